@@ -1,0 +1,13 @@
+//! The event: what happened, and how the wire writes it.
+
+mod codec;
+mod domain_event;
+mod headers;
+mod id;
+mod timestamp;
+
+pub use codec::{decode, encode};
+pub use domain_event::DomainEvent;
+pub use headers::{HeaderValue, Headers, MAX_HEADERS, name};
+pub use id::{MAX_ID, new_id};
+pub use timestamp::Timestamp;

@@ -1,0 +1,57 @@
+//! What a transport declares that it can do.
+
+use std::time::Duration;
+
+/// How a transport keeps order per key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ordered {
+    /// It does not: `ordered` subscriptions are refused.
+    No,
+    /// Any process may run any key; the transport hands a key to one of them at a time.
+    Keyed,
+}
+
+/// What a transport can do. The engine refuses what is missing with `UNSUPPORTED`, and the testkit prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Scheme of its URLs, also its name in messages.
+    pub name: &'static str,
+    /// Events outlive the process.
+    pub durable: bool,
+    /// Several processes can use it at once.
+    pub multi_process: bool,
+    /// Order per key.
+    pub ordered: Ordered,
+    /// A settle by a consumer that has lost its lease or connection is refused.
+    pub fenced_settle: bool,
+    /// Longest delay of a retry or of a scheduled publish.
+    pub max_delay: Duration,
+    /// Largest body that can be configured, in bytes.
+    pub max_payload: usize,
+    /// It can tell whether any subscription wanted an event.
+    pub reports_routing: bool,
+    /// It can tell how many events are in flight.
+    pub counts_in_flight: bool,
+    /// Reserved: events can be read again from an offset.
+    pub stream: bool,
+}
+
+impl Capabilities {
+    /// The least that a transport can be; set the public fields to what it is.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            durable: false,
+            multi_process: false,
+            ordered: Ordered::No,
+            fenced_settle: false,
+            max_delay: Duration::ZERO,
+            max_payload: 1024 * 1024,
+            reports_routing: false,
+            counts_in_flight: false,
+            stream: false,
+        }
+    }
+}

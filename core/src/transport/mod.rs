@@ -1,0 +1,92 @@
+//! Transports: one broker each behind one small trait.
+//!
+//! The engine decides (`settlement`), a transport carries out. To add one: a file or folder here, a cargo feature, a
+//! line in [`registry`], and the testkit runs against it.
+
+mod capabilities;
+mod dead_letters;
+mod message;
+pub mod registry;
+mod source;
+mod spec;
+
+#[cfg(feature = "amqp")]
+pub mod amqp;
+#[cfg(feature = "memory")]
+pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use capabilities::{Capabilities, Ordered};
+pub use dead_letters::{DeadLetters, StoredDeadLetter};
+pub use message::{Message, Receipt};
+pub use source::{Incoming, Settlement, Source, SourceHealth, Token};
+pub use spec::{OnDead, OnRetry, Ordering, QueueType, SubscriptionSpec};
+
+use crate::Result;
+
+/// One broker, reached.
+///
+/// All methods may be called from many tasks at once. A transport reconnects by itself; a call fails with
+/// `CONNECTION_FAILED` only when its own time-out ends before the connection is back.
+#[async_trait]
+pub trait Transport: Debug + Send + Sync + 'static {
+    /// What this transport can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Stores events durably. One result per message, in order; `Ok` means that the broker has it on disk.
+    ///
+    /// Messages of one key are accepted in the order of the batch, and batches in the order of the calls. A message
+    /// that cannot be confirmed before its `deadline` ends in `TIMEOUT` with `outcome_unknown` and is not sent again.
+    /// Dropping the future does not withdraw what was handed over.
+    async fn publish(&self, batch: Vec<Message>) -> Vec<Result<Receipt>>;
+
+    /// Declares the subscription durably and returns a source of its events.
+    ///
+    /// Declaring the same one again adds its binding keys. Other settings than the stored ones are
+    /// `SUBSCRIPTION_CONFLICT`, naming the setting.
+    async fn subscribe(&self, spec: &SubscriptionSpec) -> Result<Arc<dyn Source>>;
+
+    /// Opens the dead letters of a subscription, oldest first, as they are now. `SUBSCRIPTION_NOT_FOUND` if there is
+    /// no such subscription.
+    async fn dead_letters(&self, subscription: &str) -> Result<Box<dyn DeadLetters>>;
+
+    /// The subscriptions that this transport knows of, with their depths. On RabbitMQ, which does not list queues to
+    /// clients: those that this process has used.
+    async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>>;
+
+    /// Deletes the subscription with all its events and dead letters. `false` if there was none.
+    async fn delete_subscription(&self, name: &str) -> Result<bool>;
+
+    /// Whether the broker answers right now; the error says why not.
+    async fn ping(&self) -> Result<()>;
+
+    /// Lets go of everything. Later calls fail with `CLOSED`.
+    async fn close(&self) -> Result<()>;
+}
+
+/// What is known of a subscription from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionInfo {
+    /// Its name.
+    pub name: String,
+    /// Events that wait, those scheduled for a retry included where the transport can tell.
+    pub ready: u64,
+    /// Events handed to a consumer and not settled, where the transport can tell.
+    pub in_flight: Option<u64>,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+impl SubscriptionInfo {
+    /// A subscription of this name with nothing in it.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ready: 0, in_flight: None, dead: 0 }
+    }
+}

@@ -1,0 +1,79 @@
+//! Which transport serves which URL.
+
+use std::sync::Arc;
+
+use super::Transport;
+use crate::{Error, ErrorKind, Result};
+
+/// Reaches the broker that `url` names.
+///
+/// `memory:` is a new broker of this process; `sqlite:path.db` a file; `amqp://` and `amqps://` a RabbitMQ.
+pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    match scheme {
+        #[cfg(feature = "memory")]
+        "memory" => super::memory::connect(url),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => super::sqlite::connect(url).await,
+        #[cfg(feature = "amqp")]
+        "amqp" | "amqps" => super::amqp::connect(url).await,
+        "" => Err(Error::new(ErrorKind::InvalidUrl, "the broker URL has no scheme")
+            .field("url", redact(url))
+            .remedy(format!("use one of {}", SCHEMES.join(" ")))),
+        _ => Err(Error::new(ErrorKind::UnsupportedTransport, format!("no transport of this build serves {scheme}:"))
+            .field("url", redact(url))
+            .remedy(format!("use one of {}", SCHEMES.join(" ")))),
+    }
+}
+
+/// The URL schemes of this build.
+pub const SCHEMES: &[&str] = &[
+    #[cfg(feature = "sqlite")]
+    "sqlite:path.db",
+    #[cfg(feature = "amqp")]
+    "amqp://host",
+    #[cfg(feature = "amqp")]
+    "amqps://host",
+    #[cfg(feature = "memory")]
+    "memory:",
+];
+
+/// The URL with everything between `//` and `@` that follows a `:` replaced, and query values of secrets too.
+pub fn redact(url: &str) -> String {
+    let mut text = url.to_owned();
+    if let Some(start) = text.find("//").map(|at| at + 2) {
+        let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
+        // A password with a bare `/` or `?` in it breaks the URL, but must not be shown either.
+        let at = text[start..end].rfind('@').map(|at| start + at).or_else(|| text.rfind('@').filter(|at| *at > start));
+        if let Some(at) = at
+            && let Some(colon) = text[start..at].find(':')
+        {
+            text.replace_range(start + colon + 1..at, "***");
+        }
+    }
+    if let Some((base, query)) = text.split_once('?') {
+        let query: Vec<String> = query
+            .split('&')
+            .map(|pair| match pair.split_once('=') {
+                Some((name, _)) if ["password", "secret", "token"].iter().any(|s| name.contains(s)) => format!("{name}=***"),
+                _ => pair.to_owned(),
+            })
+            .collect();
+        text = format!("{base}?{}", query.join("&"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redact;
+
+    #[test]
+    fn passwords_do_not_show() {
+        assert_eq!(redact("amqp://me:secret@host:5672/v"), "amqp://me:***@host:5672/v");
+        assert_eq!(redact("amqp://me:se/cr@et@host"), "amqp://me:***@host");
+        assert_eq!(redact("amqp://me@host/"), "amqp://me@host/");
+        assert_eq!(redact("amqps://host?keyfile=k&password=x"), "amqps://host?keyfile=k&password=***");
+        assert_eq!(redact("sqlite:a.db"), "sqlite:a.db");
+    }
+}

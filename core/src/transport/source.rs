@@ -1,0 +1,102 @@
+//! The consuming side of a transport.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Message;
+use crate::Result;
+use crate::event::Headers;
+
+/// Names one delivery of a source. Worthless once settled, or when its connection or lease is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token {
+    /// The delivery: a delivery tag, a row.
+    pub id: u64,
+    /// The connection or claim that it belongs to.
+    pub generation: u64,
+}
+
+/// An event as a source hands it over.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Names it when it is settled.
+    pub token: Token,
+    /// The event. Headers are without the broker's own (`x-*`).
+    pub message: Message,
+    /// Earlier deliveries that ended without an outcome (crash, lost lease, lost connection), as far as the broker knows.
+    pub lost_deliveries: u32,
+}
+
+/// What the engine wants done with a delivery. Headers are complete: the transport writes them as they are.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Settlement {
+    /// Done: forget it.
+    Ack,
+    /// Give it back, to be delivered again at once, no attempt spent. On an ordered subscription to its old place.
+    Release,
+    /// Deliver it again after `delay`, with these headers.
+    Retry {
+        /// Time to wait.
+        delay: Duration,
+        /// The headers it is delivered with next.
+        headers: Headers,
+    },
+    /// Keep it among the dead letters, with these headers.
+    DeadLetter {
+        /// The headers it is kept with.
+        headers: Headers,
+    },
+    /// Deliver it again at once with these headers and `lost_deliveries` counted from 0: it will be run alone.
+    Suspect {
+        /// The headers it is delivered with next.
+        headers: Headers,
+    },
+}
+
+/// Whether a source is really consuming.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct SourceHealth {
+    /// The broker or file can be reached.
+    pub connected: bool,
+    /// The broker has a live consumer of ours: new events will arrive.
+    pub consuming: bool,
+    /// How often it had to recover.
+    pub recoveries: u64,
+    /// The error that ended the connection or consumer last.
+    pub last_error: Option<String>,
+}
+
+/// A stream of deliveries of one subscription.
+///
+/// Recovers by itself from lost connections, closed channels and deleted queues. What was delivered before a recovery
+/// is delivered again; its old tokens settle as `STALE_DELIVERY`.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// Waits for at least one event and returns at most `max`; an empty vector once the source is closed.
+    ///
+    /// Only one call is under way at a time, and it is never cancelled: the engine keeps one pending poll.
+    /// An error is final for the source.
+    async fn next(&self, max: usize) -> Result<Vec<Incoming>>;
+
+    /// Carries out settlements, one result each, in order.
+    ///
+    /// `Retry`, `DeadLetter` and `Suspect` write the next place first, confirm it, and only then remove the delivery.
+    /// A `retryable` error leaves the delivery ours: the engine settles it again. `STALE_DELIVERY` ends it.
+    /// On a keyed subscription a key goes on once every delivery of it that was handed over is settled.
+    async fn settle(&self, batch: Vec<(Token, Settlement)>) -> Vec<Result<()>>;
+
+    /// Stops (`false`) or resumes (`true`) fetching. What was fetched and not handed over goes back.
+    async fn set_flow(&self, open: bool) -> Result<()>;
+
+    /// Whether it is really consuming.
+    fn health(&self) -> SourceHealth;
+
+    /// Stops fetching for good: a waiting `next` returns nothing. What was handed over can still be settled.
+    async fn stop(&self);
+
+    /// Lets go. Whatever was not settled is released.
+    async fn close(&self);
+}

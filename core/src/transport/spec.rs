@@ -1,0 +1,126 @@
+//! What a subscription asks of a transport.
+
+use std::time::Duration;
+
+use crate::routing::{check_binding_key, check_exchange_name, check_subscription_name};
+use crate::{Error, ErrorKind, Result};
+
+/// Exchange that is used unless another one is named.
+pub const DEFAULT_EXCHANGE: &str = "domain-events";
+
+/// What the events of a key do while its head waits for a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnRetry {
+    /// They wait behind it.
+    #[default]
+    Wait,
+    /// They go on: order is given up for this event.
+    Pass,
+}
+
+/// What the events of a key do when its head becomes a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDead {
+    /// They wait until it is replayed or discarded.
+    #[default]
+    Park,
+    /// They go on without it.
+    Skip,
+}
+
+/// Order per key, as a subscription asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ordering {
+    /// While a head waits for its retry.
+    pub on_retry: OnRetry,
+    /// When a head is dead.
+    pub on_dead: OnDead,
+}
+
+/// Kind of the queue on RabbitMQ. Other transports have one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueueType {
+    /// Replicated, with at-least-once dead-lettering.
+    #[default]
+    Quorum,
+    /// For servers without quorum queues; best effort across a broker crash.
+    Classic,
+}
+
+/// A subscription as a transport declares it. Made by `Subscriber::subscription`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionSpec {
+    /// Its name.
+    pub name: String,
+    /// Where its binding keys apply.
+    pub exchange: String,
+    /// Which events it wants.
+    pub binding_keys: Vec<String>,
+    /// Order per key, if asked for.
+    pub ordered: Option<Ordering>,
+    /// Most events fetched and not settled.
+    pub prefetch: u16,
+    /// Keep what was given up on (`true`), or drop it, counted.
+    pub dead_letter: bool,
+    /// RabbitMQ: kind of queue.
+    pub queue_type: QueueType,
+    /// RabbitMQ: declare exactly what `domain-event-broker` 3.0.2 declares.
+    pub compat: bool,
+    /// RabbitMQ, classic: survives a restart of the broker.
+    pub durable: bool,
+    /// RabbitMQ, classic: only this connection may use the queue.
+    pub exclusive: bool,
+    /// RabbitMQ, classic: deleted with its last consumer.
+    pub auto_delete: bool,
+    /// SQL: how long a claim lasts without being renewed.
+    pub lease: Duration,
+    /// Nothing is held unsettled in a buffer for longer.
+    pub max_hold: Duration,
+}
+
+impl SubscriptionSpec {
+    /// A subscription with the defaults of the design.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            exchange: DEFAULT_EXCHANGE.to_owned(),
+            binding_keys: Vec::new(),
+            ordered: None,
+            prefetch: 16,
+            dead_letter: true,
+            queue_type: QueueType::default(),
+            compat: false,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            lease: Duration::from_secs(30),
+            max_hold: Duration::from_secs(20 * 60),
+        }
+    }
+
+    /// Refuses names, binding keys and combinations that no transport could serve.
+    pub fn check(&self) -> Result<()> {
+        check_subscription_name(&self.name)?;
+        check_exchange_name(&self.exchange)?;
+        for key in &self.binding_keys {
+            check_binding_key(key)?;
+        }
+        if self.prefetch == 0 {
+            return Err(Error::new(ErrorKind::InvalidOption, "the prefetch is zero, so nothing would ever arrive")
+                .field("prefetch", 0)
+                .remedy("use 1 to 65535"));
+        }
+        if self.lease < Duration::from_millis(100) {
+            return Err(Error::new(ErrorKind::InvalidOption, "the lease is too short to be renewed in time")
+                .field("lease", format!("{:?}", self.lease))
+                .remedy("use at least 100 ms; the default is 30 s"));
+        }
+        Ok(())
+    }
+
+    /// The queue's kind once `exclusive`, `auto_delete` and `durable` have had their say: only classic queues have them.
+    pub fn effective_queue_type(&self) -> QueueType {
+        if self.compat || self.exclusive || self.auto_delete || !self.durable { QueueType::Classic } else { self.queue_type }
+    }
+}
