@@ -2,16 +2,33 @@
 //!
 //! A service announces `user.registered`; every named subscription bound to `user.*` gets its own durable copy, decides
 //! for itself about retry, dead letter and replay, and none of it is lost when a process, a broker or a network dies.
+//! Change the URL and the same program runs on an embedded file or on RabbitMQ.
+//!
+//! Start with [`Publisher`] and [`Subscriber`]; [`Broker`] is what both share.
 #![forbid(unsafe_code)]
 
+mod broker;
 mod error;
 pub mod event;
-pub mod policy;
+mod metrics;
+mod policy;
+mod publisher;
+mod replay;
 pub mod routing;
 pub mod settlement;
+mod subscriber;
 pub mod transport;
 
+pub use broker::{BROKER_URL_VARIABLE, Broker, DEFAULT_URL, REQUIRE_BROKER_VARIABLE};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use event::{DomainEvent, HeaderValue, Headers, Timestamp};
+pub use metrics::{Metric, MetricKind};
 pub use policy::{Backoff, RetryPolicy};
+pub use publisher::{PublishMiddleware, PublishNext, PublishOptions, Publisher};
+pub use replay::{DeadLetterFilter, DeadLettered, Replay, ReplayAction, ReplayReport};
 pub use settlement::{Failure, Outcome};
+pub use subscriber::{
+    DeadLetter, Deliveries, Delivery, Discard, Middleware, Next, Retry, Running, Subscriber, SubscriptionBuilder,
+    SubscriptionHealth, SubscriptionOptions,
+};
+pub use transport::{OnDead, OnRetry, Ordering, QueueType, Receipt};

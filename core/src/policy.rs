@@ -99,7 +99,12 @@ impl RetryPolicy {
         if let Backoff::Exponential { factor, .. } = self.backoff
             && !(factor.is_finite() && factor >= 1.0)
         {
-            return error("the back-off's factor must be a number of at least 1", "factor", factor, "2.0 doubles each delay");
+            return error(
+                "the back-off's factor must be a number of at least 1",
+                "factor",
+                factor,
+                "2.0 doubles each delay",
+            );
         }
         if !(0.0..=1.0).contains(&self.jitter) {
             return error("the jitter must be between 0 and 1", "jitter", self.jitter, "0.1 adds up to 10 %");

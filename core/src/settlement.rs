@@ -148,27 +148,45 @@ pub enum Effect {
 /// Settles a delivery whose headers are `headers`: the decision behind the picture at the head of this file.
 ///
 /// `random` (0.0–1.0) is the jitter's dice.
-pub fn decide(policy: &SettlementPolicy, headers: &Headers, outcome: Outcome, now: Timestamp, random: f64) -> (Settlement, Effect) {
+pub fn decide(
+    policy: &SettlementPolicy,
+    headers: &Headers,
+    outcome: Outcome,
+    now: Timestamp,
+    random: f64,
+) -> (Settlement, Effect) {
     let attempt = attempt(headers);
     let failure = match outcome {
         Outcome::Ok => return (Settlement::Ack, Effect::Acked),
         Outcome::Discard => return (Settlement::Ack, Effect::Discarded),
         Outcome::Release => return release(headers),
         Outcome::DeadLetter { reason, message } => {
-            return give_up(policy, headers, &DeadLetter { reason: &reason, error_type: None, message, stack: None }, now);
+            return give_up(
+                policy,
+                headers,
+                &DeadLetter { reason: &reason, error_type: None, message, stack: None },
+                now,
+            );
         }
         Outcome::Retry { after, message } => {
             if attempt < policy.max_retries {
-                let delay = after.unwrap_or_else(|| policy.retry.as_ref().map_or(DEFAULT_RETRY_DELAY, |r| r.delay(attempt, random)));
+                let delay = after
+                    .unwrap_or_else(|| policy.retry.as_ref().map_or(DEFAULT_RETRY_DELAY, |r| r.delay(attempt, random)));
                 return schedule(policy, headers, delay, now);
             }
-            return give_up(policy, headers, &DeadLetter { reason: reason::MAX_RETRIES, error_type: Some("Retry".into()), message, stack: None }, now);
+            return give_up(
+                policy,
+                headers,
+                &DeadLetter { reason: reason::MAX_RETRIES, error_type: Some("Retry".into()), message, stack: None },
+                now,
+            );
         }
         Outcome::Fail(failure) => failure,
     };
     let mut why = failure.reason;
     if let Some(retry) = policy.retry.as_ref().filter(|retry| retry.covers(&failure.error_types)) {
-        let too_old = retry.max_age.is_some_and(|age| now.since(first_failed_at(headers).unwrap_or(now)) >= age && attempt > 0);
+        let too_old =
+            retry.max_age.is_some_and(|age| now.since(first_failed_at(headers).unwrap_or(now)) >= age && attempt > 0);
         if attempt >= policy.max_retries {
             why = reason::MAX_RETRIES;
         } else if too_old {
@@ -178,18 +196,34 @@ pub fn decide(policy: &SettlementPolicy, headers: &Headers, outcome: Outcome, no
         }
     }
     let error_type = failure.error_types.into_iter().next();
-    give_up(policy, headers, &DeadLetter { reason: why, error_type, message: Some(failure.message), stack: failure.stack }, now)
+    give_up(
+        policy,
+        headers,
+        &DeadLetter { reason: why, error_type, message: Some(failure.message), stack: failure.stack },
+        now,
+    )
 }
 
 /// What is done with a delivery before any handler sees it: `Some` if it must not run (yet).
 ///
 /// An event that was delivered `max_deliveries` times without an outcome may be what ends its consumers. It becomes a
 /// suspect, which runs alone; one that comes back [`MAX_SUSPECT_RETURNS`] times is dead.
-pub fn triage(policy: &SettlementPolicy, headers: &Headers, lost_deliveries: u32, now: Timestamp) -> Option<(Settlement, Effect)> {
+pub fn triage(
+    policy: &SettlementPolicy,
+    headers: &Headers,
+    lost_deliveries: u32,
+    now: Timestamp,
+) -> Option<(Settlement, Effect)> {
     if is_suspect(headers) {
         (lost_deliveries >= MAX_SUSPECT_RETURNS).then(|| {
-            let message = Some(format!("its consumer ended {} times while it ran", policy.max_deliveries + MAX_SUSPECT_RETURNS));
-            give_up(policy, headers, &DeadLetter { reason: reason::CRASHED, error_type: None, message, stack: None }, now)
+            let message =
+                Some(format!("its consumer ended {} times while it ran", policy.max_deliveries + MAX_SUSPECT_RETURNS));
+            give_up(
+                policy,
+                headers,
+                &DeadLetter { reason: reason::CRASHED, error_type: None, message, stack: None },
+                now,
+            )
         })
     } else {
         (lost_deliveries >= policy.max_deliveries).then(|| {
@@ -223,7 +257,8 @@ pub fn replayed(headers: &Headers) -> Headers {
 
 /// A suspect goes back with a fresh count, so that only crashes count against it; anything else just goes back.
 fn release(headers: &Headers) -> (Settlement, Effect) {
-    let settlement = if is_suspect(headers) { Settlement::Suspect { headers: headers.clone() } } else { Settlement::Release };
+    let settlement =
+        if is_suspect(headers) { Settlement::Suspect { headers: headers.clone() } } else { Settlement::Release };
     (settlement, Effect::Released)
 }
 
@@ -335,8 +370,10 @@ mod tests {
     #[test]
     fn upstreams_exponential_example_runs_exactly_max_retries() {
         let policy = SettlementPolicy { max_retries: 3, ..policy() };
-        let (delays, end) =
-            run(&policy, |retries| Outcome::Retry { after: Some(Duration::from_secs(5u64.pow(retries))), message: None });
+        let (delays, end) = run(&policy, |retries| Outcome::Retry {
+            after: Some(Duration::from_secs(5u64.pow(retries))),
+            message: None,
+        });
         assert_eq!(delays, [1, 5, 25].map(Duration::from_secs));
         let Settlement::DeadLetter { headers } = end else { panic!("{end:?}") };
         assert_eq!(headers.text(name::DEAD_REASON), Some(reason::MAX_RETRIES));
@@ -346,7 +383,8 @@ mod tests {
     #[test]
     fn retries_of_handler_and_policy_are_bounded_together() {
         let policy = SettlementPolicy { retry: Some(RetryPolicy::fixed(2, Duration::from_secs(1))), ..policy() };
-        let (delays, _) = run(&policy, |n| if n == 0 { Outcome::Retry { after: None, message: None } } else { fail("E") });
+        let (delays, _) =
+            run(&policy, |n| if n == 0 { Outcome::Retry { after: None, message: None } } else { fail("E") });
         assert_eq!(delays.len(), 2);
     }
 
@@ -397,7 +435,9 @@ mod tests {
             stack: Some("s".repeat(99_999)),
             reason: reason::ERROR,
         });
-        let (Settlement::DeadLetter { headers }, _) = decide(&policy(), &headers, outcome, now(), 0.0) else { panic!() };
+        let (Settlement::DeadLetter { headers }, _) = decide(&policy(), &headers, outcome, now(), 0.0) else {
+            panic!()
+        };
         assert!(headers.size() <= MAX_DEAD_HEADERS, "{}", headers.size());
     }
 

@@ -55,7 +55,23 @@ fn string(body: &mut Vec<u8>, text: &str) {
 /// Reads a body. Unknown keys are passed over; a missing key, a wrong type or invalid JSON is `INVALID_EVENT`.
 ///
 /// `data` is a slice of `body`: nothing is copied.
-pub fn decode(body: &Bytes, headers: Headers) -> Result<DomainEvent> {
+///
+/// The headers come back with the error: what cannot be read must be kept whole.
+pub fn decode(body: &Bytes, headers: Headers) -> Result<DomainEvent, (Error, Headers)> {
+    match parse(body) {
+        Ok(wire) => Ok(DomainEvent::from_parts(
+            Arc::from(&*wire.routing_key),
+            body.slice_ref(wire.data.get().as_bytes()),
+            wire.domain_object_id.map(|id| Arc::from(&*id)),
+            Arc::from(&*wire.uuid_string),
+            wire.timestamp,
+            headers,
+        )),
+        Err(error) => Err((error, headers)),
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Wire<'_>> {
     let wire: Wire<'_> = serde_json::from_slice(body).map_err(|e| {
         Error::new(ErrorKind::InvalidEvent, format!("the body is not an event: {e}"))
             .field("body", String::from_utf8_lossy(&body[..body.len().min(120)]))
@@ -63,14 +79,7 @@ pub fn decode(body: &Bytes, headers: Headers) -> Result<DomainEvent> {
     })?;
     check_routing_key(&wire.routing_key)?;
     super::id::check_id(&wire.uuid_string)?;
-    Ok(DomainEvent::from_parts(
-        Arc::from(&*wire.routing_key),
-        body.slice_ref(wire.data.get().as_bytes()),
-        wire.domain_object_id.map(|id| Arc::from(&*id)),
-        Arc::from(&*wire.uuid_string),
-        wire.timestamp,
-        headers,
-    ))
+    Ok(wire)
 }
 
 #[cfg(test)]

@@ -228,9 +228,12 @@ impl Headers {
         let size = self.size();
         if size > MAX_HEADERS {
             let (name, _) = self.iter().max_by_key(|(_, value)| value.size()).unwrap_or(("", &HeaderValue::Null));
-            return Err(Error::new(ErrorKind::HeadersTooLarge, format!("the headers take {size} bytes, at most {MAX_HEADERS} can be sent"))
-                .field("headers", name)
-                .remedy("move large values into the event's data"));
+            return Err(Error::new(
+                ErrorKind::HeadersTooLarge,
+                format!("the headers take {size} bytes, at most {MAX_HEADERS} can be sent"),
+            )
+            .field("headers", name)
+            .remedy("move large values into the event's data"));
         }
         Ok(())
     }

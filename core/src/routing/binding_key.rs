@@ -10,7 +10,10 @@ pub fn check_binding_key(key: &str) -> Result<()> {
     } else if key.len() > MAX_KEY {
         (format!("the binding key has {} bytes, at most {MAX_KEY} are possible", key.len()), "shorten it with #")
     } else if key.split('.').any(|word| word.len() > 1 && word.contains(['*', '#'])) {
-        ("the binding key has a wildcard inside a word".to_owned(), "* stands for exactly one word and # for any number of words")
+        (
+            "the binding key has a wildcard inside a word".to_owned(),
+            "* stands for exactly one word and # for any number of words",
+        )
     } else {
         return Ok(());
     };

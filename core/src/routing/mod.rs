@@ -18,7 +18,10 @@ pub fn check_routing_key(key: &str) -> Result<()> {
     let (message, remedy) = if key.is_empty() {
         ("the routing key is empty".to_owned(), "name what happened, such as user.registered")
     } else if key.len() > MAX_KEY {
-        (format!("the routing key has {} bytes, at most {MAX_KEY} can be sent", key.len()), "move details into the data")
+        (
+            format!("the routing key has {} bytes, at most {MAX_KEY} can be sent", key.len()),
+            "move details into the data",
+        )
     } else if key.contains(['*', '#']) {
         ("the routing key has a wildcard".to_owned(), "wildcards belong into binding keys; publish with a concrete key")
     } else {

@@ -54,7 +54,8 @@ mod tests {
         for good in ["billing", "a", "sync-user", "x.y:z_1", "stop-press", "a-pb1"] {
             check_subscription_name(good).unwrap();
         }
-        for bad in ["", "a b", "a-dl", "a-dlx", "b-retry", "c-order", "d-p12", "x-delay-5", "x-key-y", "tidings-x", "ü"] {
+        for bad in ["", "a b", "a-dl", "a-dlx", "b-retry", "c-order", "d-p12", "x-delay-5", "x-key-y", "tidings-x", "ü"]
+        {
             assert_eq!(check_subscription_name(bad).unwrap_err().code(), "INVALID_NAME", "{bad}");
         }
     }

@@ -82,7 +82,8 @@ impl<T: Clone + Ord> Trie<T> {
             }
             current = next;
         }
-        let mut found: Vec<T> = current.iter().flat_map(|(at, _)| self.nodes[*at as usize].values.iter().cloned()).collect();
+        let mut found: Vec<T> =
+            current.iter().flat_map(|(at, _)| self.nodes[*at as usize].values.iter().cloned()).collect();
         found.sort_unstable();
         found.dedup();
         found

@@ -26,9 +26,10 @@ pub use capabilities::{Capabilities, Ordered};
 pub use dead_letters::{DeadLetters, StoredDeadLetter};
 pub use message::{Message, Receipt};
 pub use source::{Incoming, Settlement, Source, SourceHealth, Token};
-pub use spec::{OnDead, OnRetry, Ordering, QueueType, SubscriptionSpec};
+pub use spec::{DEFAULT_EXCHANGE, OnDead, OnRetry, Ordering, QueueType, SubscriptionSpec};
 
 use crate::Result;
+use crate::event::Timestamp;
 
 /// One broker, reached.
 ///
@@ -62,6 +63,11 @@ pub trait Transport: Debug + Send + Sync + 'static {
 
     /// Deletes the subscription with all its events and dead letters. `false` if there was none.
     async fn delete_subscription(&self, name: &str) -> Result<bool>;
+
+    /// The wall clock that delays and ages are measured with. Only `memory:` has one of its own.
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
 
     /// Whether the broker answers right now; the error says why not.
     async fn ping(&self) -> Result<()>;

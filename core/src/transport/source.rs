@@ -29,7 +29,7 @@ pub struct Incoming {
 }
 
 /// What the engine wants done with a delivery. Headers are complete: the transport writes them as they are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Settlement {
     /// Done: forget it.

@@ -121,6 +121,10 @@ impl SubscriptionSpec {
 
     /// The queue's kind once `exclusive`, `auto_delete` and `durable` have had their say: only classic queues have them.
     pub fn effective_queue_type(&self) -> QueueType {
-        if self.compat || self.exclusive || self.auto_delete || !self.durable { QueueType::Classic } else { self.queue_type }
+        if self.compat || self.exclusive || self.auto_delete || !self.durable {
+            QueueType::Classic
+        } else {
+            self.queue_type
+        }
     }
 }

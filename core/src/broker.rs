@@ -1,0 +1,124 @@
+//! [`Broker`]: one broker, reached.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::metrics::{Metric, Registry};
+use crate::publisher::Publisher;
+use crate::subscriber::Subscriber;
+use crate::transport::{SubscriptionInfo, Transport, registry};
+use crate::{Error, ErrorKind, Result};
+
+/// Environment variable that names the broker where no URL is given.
+pub const BROKER_URL_VARIABLE: &str = "TIDINGS_BROKER_URL";
+/// The embedded default was used and said so.
+static SAID: std::sync::Once = std::sync::Once::new();
+
+/// Environment variable that forbids falling back to the embedded file.
+pub const REQUIRE_BROKER_VARIABLE: &str = "TIDINGS_REQUIRE_BROKER";
+/// The embedded default.
+pub const DEFAULT_URL: &str = "sqlite:tidings.db";
+
+/// A broker that was reached: publishers, subscribers, dead letters and administration over one set of connections.
+///
+/// Cheap to clone. Changing the URL changes the broker, nothing else.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    transport: Arc<dyn Transport>,
+    metrics: Registry,
+    url: String,
+}
+
+impl Broker {
+    /// Reaches the broker that `url` names: `memory:`, `sqlite:path.db`, `amqp://…`, `amqps://…`.
+    ///
+    /// Errors: `INVALID_URL`, `UNSUPPORTED_TRANSPORT`, `CONNECTION_FAILED`, `ACCESS_REFUSED`, `TLS_FAILED`, the store's.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let transport = registry::connect(url).await?;
+        Ok(Self { inner: Arc::new(Inner { transport, metrics: Registry::default(), url: registry::redact(url) }) })
+    }
+
+    /// Reaches the broker of the environment: `TIDINGS_BROKER_URL`, else `sqlite:tidings.db` in the working directory.
+    ///
+    /// The fallback is said once in the log, with the absolute path; `TIDINGS_REQUIRE_BROKER=1` makes it an error.
+    pub async fn from_env() -> Result<Self> {
+        if let Ok(url) = std::env::var(BROKER_URL_VARIABLE) {
+            return Self::connect(&url).await;
+        }
+        if std::env::var(REQUIRE_BROKER_VARIABLE).is_ok_and(|value| !["", "0"].contains(&value.as_str())) {
+            return Err(Error::new(ErrorKind::InvalidUrl, "no broker is named and the embedded default is forbidden")
+                .field(BROKER_URL_VARIABLE, "")
+                .remedy(format!("set {BROKER_URL_VARIABLE}, or unset {REQUIRE_BROKER_VARIABLE}")));
+        }
+        SAID.call_once(|| {
+            let path = std::path::absolute("tidings.db").unwrap_or_else(|_| "tidings.db".into());
+            tracing::warn!(path = %path.display(), "{BROKER_URL_VARIABLE} is not set: events go to this file");
+        });
+        Self::connect(DEFAULT_URL).await
+    }
+
+    /// Uses a transport that was made elsewhere.
+    pub fn with_transport(transport: Arc<dyn Transport>) -> Self {
+        let url = format!("{}:", transport.capabilities().name);
+        Self { inner: Arc::new(Inner { transport, metrics: Registry::default(), url }) }
+    }
+
+    /// A publisher to this broker.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.clone())
+    }
+
+    /// A subscriber to this broker.
+    pub fn subscriber(&self) -> Subscriber {
+        Subscriber::new(self.clone())
+    }
+
+    /// The subscriptions that the transport knows of.
+    pub async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>> {
+        self.transport().subscriptions().await
+    }
+
+    /// Deletes a subscription with all its events and dead letters. `false` if there was none.
+    pub async fn delete_subscription(&self, name: &str) -> Result<bool> {
+        crate::routing::check_subscription_name(name)?;
+        self.transport().delete_subscription(name).await
+    }
+
+    /// Whether the broker answers right now.
+    pub async fn ping(&self) -> Result<()> {
+        self.transport().ping().await
+    }
+
+    /// All counters and gauges of this handle and its clones.
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.registry().snapshot()
+    }
+
+    /// What the broker behind this handle can do.
+    pub fn capabilities(&self) -> crate::transport::Capabilities {
+        self.transport().capabilities()
+    }
+
+    /// Lets go of the broker. Publishes under way are finished first; stop subscribers before.
+    pub async fn close(&self) -> Result<()> {
+        self.transport().close().await
+    }
+
+    pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
+        &self.inner.transport
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.inner.metrics
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("url", &self.inner.url).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,120 @@
+//! Counters and gauges, and a snapshot of them.
+//!
+//! Every name is in `tests/vectors/metrics.json` and stays what it is: names are only ever added.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::settlement::Effect;
+
+/// Whether a value only grows or goes up and down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Grows from 0 as long as the process lives.
+    Counter,
+    /// Is what it is now.
+    Gauge,
+}
+
+/// One value of a snapshot.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Metric {
+    /// `tidings_…`
+    pub name: &'static str,
+    /// Counter or gauge.
+    pub kind: MetricKind,
+    /// The subscription it belongs to, if it belongs to one.
+    pub subscription: Option<Arc<str>>,
+    /// The value; seconds where the name says so.
+    pub value: f64,
+}
+
+/// Counters of one subscription.
+#[derive(Debug, Default)]
+pub(crate) struct SubscriptionCounters {
+    pub(crate) delivered: AtomicU64,
+    pub(crate) acked: AtomicU64,
+    pub(crate) retried: AtomicU64,
+    pub(crate) dead_lettered: AtomicU64,
+    pub(crate) discarded: AtomicU64,
+    pub(crate) released: AtomicU64,
+    pub(crate) stale: AtomicU64,
+    pub(crate) settle_failures: AtomicU64,
+    pub(crate) handled: AtomicU64,
+    pub(crate) handler_micros: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) buffered: AtomicU64,
+    pub(crate) consuming: AtomicU64,
+    pub(crate) recoveries: AtomicU64,
+}
+
+impl SubscriptionCounters {
+    pub(crate) fn count(&self, effect: Effect) {
+        match effect {
+            Effect::Acked => &self.acked,
+            Effect::Retried => &self.retried,
+            Effect::DeadLettered => &self.dead_lettered,
+            Effect::Discarded => &self.discarded,
+            Effect::Released => &self.released,
+        }
+        .fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn handled(&self, took: Duration) {
+        self.handled.fetch_add(1, Relaxed);
+        self.handler_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
+/// All counters of one broker handle.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    pub(crate) published: AtomicU64,
+    pub(crate) publish_failures: AtomicU64,
+    pub(crate) unrouted: AtomicU64,
+    subscriptions: Mutex<BTreeMap<Arc<str>, Arc<SubscriptionCounters>>>,
+}
+
+impl Registry {
+    pub(crate) fn subscription(&self, name: &Arc<str>) -> Arc<SubscriptionCounters> {
+        self.subscriptions.lock().entry(name.clone()).or_default().clone()
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "counters beyond 2^53 need not be exact")]
+    pub(crate) fn snapshot(&self) -> Vec<Metric> {
+        use MetricKind::{Counter, Gauge};
+        let mut all = Vec::new();
+        let mut add = |name, kind, subscription: Option<&Arc<str>>, value: f64| {
+            all.push(Metric { name, kind, subscription: subscription.cloned(), value });
+        };
+        add("tidings_published_total", Counter, None, self.published.load(Relaxed) as f64);
+        add("tidings_publish_failures_total", Counter, None, self.publish_failures.load(Relaxed) as f64);
+        add("tidings_unrouted_total", Counter, None, self.unrouted.load(Relaxed) as f64);
+        for (name, c) in &*self.subscriptions.lock() {
+            for (metric, kind, value) in [
+                ("tidings_delivered_total", Counter, &c.delivered),
+                ("tidings_acked_total", Counter, &c.acked),
+                ("tidings_retried_total", Counter, &c.retried),
+                ("tidings_dead_lettered_total", Counter, &c.dead_lettered),
+                ("tidings_discarded_total", Counter, &c.discarded),
+                ("tidings_released_total", Counter, &c.released),
+                ("tidings_stale_total", Counter, &c.stale),
+                ("tidings_settle_failures_total", Counter, &c.settle_failures),
+                ("tidings_handled_total", Counter, &c.handled),
+                ("tidings_recoveries_total", Counter, &c.recoveries),
+                ("tidings_in_flight", Gauge, &c.in_flight),
+                ("tidings_buffered", Gauge, &c.buffered),
+                ("tidings_consuming", Gauge, &c.consuming),
+            ] {
+                add(metric, kind, Some(name), value.load(Relaxed) as f64);
+            }
+            add("tidings_handler_seconds_total", Counter, Some(name), c.handler_micros.load(Relaxed) as f64 / 1e6);
+        }
+        all
+    }
+}

@@ -1,0 +1,273 @@
+//! What a subscription asks for, and how it is said.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handler::{Handler, erase};
+use super::{Deliveries, Subscriber};
+use crate::policy::{Backoff, RetryPolicy};
+use crate::settlement::{Redact, SettlementPolicy};
+use crate::transport::{Capabilities, Ordered, Ordering, QueueType, SubscriptionSpec};
+use crate::{BoxError, DomainEvent, Error, ErrorKind, Result};
+
+/// Everything that a subscription can be told, with the defaults of the design.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct SubscriptionOptions {
+    /// What the transport declares.
+    pub spec: SubscriptionSpec,
+    /// Most retries of one event; `None`: what the policy says, else 0.
+    pub max_retries: Option<u32>,
+    /// When errors are retried; `None`: never, an error dead-letters.
+    pub retry: Option<RetryPolicy>,
+    /// Handlers that run at once.
+    pub concurrency: usize,
+    /// Most events fetched and not settled; `None`: 2 × concurrency, at least 16.
+    pub prefetch: Option<u16>,
+    /// Longest run of a handler; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// Deliveries without an outcome after which an event is run alone.
+    pub max_deliveries: u32,
+    /// Whether dead letters keep stacks.
+    pub capture_stack: bool,
+    /// Rewrites error texts before they are kept.
+    pub redact: Option<Redact>,
+}
+
+impl SubscriptionOptions {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            spec: SubscriptionSpec::new(name),
+            max_retries: None,
+            retry: None,
+            concurrency: 1,
+            prefetch: None,
+            timeout: None,
+            max_deliveries: 20,
+            capture_stack: true,
+            redact: None,
+        }
+    }
+
+    /// Refuses what makes no sense or what the transport cannot do, and fills in what depends on other options.
+    pub(super) fn resolve(mut self, capabilities: &Capabilities) -> Result<Self> {
+        let invalid = |message: &str, field, value: String, remedy: &str| {
+            Err(Error::new(ErrorKind::InvalidOption, message).field(field, value).remedy(remedy))
+        };
+        if self.concurrency == 0 {
+            return invalid("no handler could run", "concurrency", "0".into(), "use 1 or more");
+        }
+        if self.max_deliveries == 0 {
+            return invalid(
+                "every event would be a suspect",
+                "max_deliveries",
+                "0".into(),
+                "use 1 or more; the default is 20",
+            );
+        }
+        if self.timeout.is_some_and(|t| t.is_zero()) {
+            return invalid("every handler would be over at once", "timeout", "0".into(), "leave it out for no limit");
+        }
+        if let (Some(n), Some(policy)) = (self.max_retries, &self.retry)
+            && n != policy.max_retries
+        {
+            let value = format!("{n} and {}", policy.max_retries);
+            return invalid("two different limits of retries", "max_retries", value, "set it on the retry policy only");
+        }
+        if let Some(policy) = &self.retry {
+            policy.check()?;
+            let longest = match policy.backoff {
+                Backoff::Fixed(delay) | Backoff::Exponential { max: delay, .. } => delay,
+            };
+            if longest > capabilities.max_delay {
+                return Err(Error::new(
+                    ErrorKind::InvalidDelay,
+                    "the retry policy waits longer than the transport can keep an event",
+                )
+                .field("retry", format!("{longest:?}"))
+                .remedy(format!("at most {:?} are possible on {}:", capabilities.max_delay, capabilities.name)));
+            }
+        }
+        if self.spec.ordered.is_some() && capabilities.ordered == Ordered::No {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{}: does not keep order per key", capabilities.name),
+            )
+            .field("ordered", true)
+            .remedy("leave out ordered, or use a transport that keeps order (sqlite:, memory:)"));
+        }
+        let concurrency = u16::try_from(self.concurrency).unwrap_or(u16::MAX);
+        self.spec.prefetch = self.prefetch.unwrap_or_else(|| concurrency.saturating_mul(2).max(16));
+        if usize::from(self.spec.prefetch) < self.concurrency {
+            let value = self.spec.prefetch.to_string();
+            return invalid(
+                "handlers would wait for events that are not fetched",
+                "prefetch",
+                value,
+                "use at least the concurrency",
+            );
+        }
+        self.spec.check()?;
+        Ok(self)
+    }
+
+    pub(super) fn settlement_policy(&self, capabilities: &Capabilities) -> SettlementPolicy {
+        SettlementPolicy {
+            subscription: self.spec.name.as_str().into(),
+            max_retries: self.max_retries.or(self.retry.as_ref().map(|r| r.max_retries)).unwrap_or(0),
+            retry: self.retry.clone(),
+            dead_letter: self.spec.dead_letter,
+            max_delay: capabilities.max_delay,
+            max_deliveries: self.max_deliveries,
+            capture_stack: self.capture_stack,
+            redact: self.redact.clone(),
+        }
+    }
+}
+
+/// A subscription in the making: say what it wants, end with [`handle`](Self::handle) or [`deliveries`](Self::deliveries).
+#[must_use = "nothing is subscribed before handle() or deliveries()"]
+pub struct SubscriptionBuilder<'a> {
+    subscriber: &'a Subscriber,
+    options: SubscriptionOptions,
+}
+
+impl<'a> SubscriptionBuilder<'a> {
+    pub(super) fn new(subscriber: &'a Subscriber, name: &str) -> Self {
+        Self { subscriber, options: SubscriptionOptions::new(name) }
+    }
+
+    /// Wants events whose routing key matches: `*` is exactly one word, `#` zero or more. May be called several times.
+    pub fn bind(mut self, binding_key: impl Into<String>) -> Self {
+        self.options.spec.binding_keys.push(binding_key.into());
+        self
+    }
+
+    /// Binds in this exchange. Default: `domain-events`.
+    pub fn exchange(mut self, exchange: impl Into<String>) -> Self {
+        self.options.spec.exchange = exchange.into();
+        self
+    }
+
+    /// Most retries of one event, those that the handler asks for included (default 0). Not beside [`retry`](Self::retry).
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.options.max_retries = Some(retries);
+        self
+    }
+
+    /// Retries errors by this policy. Without one an error dead-letters.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = Some(policy);
+        self
+    }
+
+    /// Handlers that run at once (default 1).
+    pub fn concurrency(mut self, handlers: usize) -> Self {
+        self.options.concurrency = handlers;
+        self
+    }
+
+    /// Most events fetched and not settled (default 2 × concurrency, at least 16).
+    pub fn prefetch(mut self, events: u16) -> Self {
+        self.options.prefetch = Some(events);
+        self
+    }
+
+    /// The events of a key are first handled in the order the transport accepted them, one at a time.
+    pub fn ordered(self) -> Self {
+        self.ordered_with(Ordering::default())
+    }
+
+    /// Like [`ordered`](Self::ordered), saying what the others of a key do while one waits or is dead.
+    pub fn ordered_with(mut self, ordering: Ordering) -> Self {
+        self.options.spec.ordered = Some(ordering);
+        self
+    }
+
+    /// Ends a handler that runs longer: its outcome is a failure of type `Timeout`. Default: no limit.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Whether events that were given up on are kept (default) or dropped, counted.
+    pub fn dead_letter(mut self, keep: bool) -> Self {
+        self.options.spec.dead_letter = keep;
+        self
+    }
+
+    /// RabbitMQ: kind of the queue (default quorum).
+    pub fn queue_type(mut self, queue_type: QueueType) -> Self {
+        self.options.spec.queue_type = queue_type;
+        self
+    }
+
+    /// RabbitMQ: declares exactly what `domain-event-broker` 3.0.2 declares, so that both can use the queue.
+    pub fn compat(mut self) -> Self {
+        self.options.spec.compat = true;
+        self
+    }
+
+    /// RabbitMQ, makes the queue classic: whether it outlives the broker, belongs to this connection, goes with its last consumer.
+    pub fn classic(mut self, durable: bool, exclusive: bool, auto_delete: bool) -> Self {
+        let spec = &mut self.options.spec;
+        (spec.queue_type, spec.durable, spec.exclusive, spec.auto_delete) =
+            (QueueType::Classic, durable, exclusive, auto_delete);
+        self
+    }
+
+    /// SQL: how long a claim lasts when its process dies (default 30 s).
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.options.spec.lease = lease;
+        self
+    }
+
+    /// Longest time that a fetched event waits for a handler before it goes back (default 20 min).
+    pub fn max_hold(mut self, hold: Duration) -> Self {
+        self.options.spec.max_hold = hold;
+        self
+    }
+
+    /// Deliveries without an outcome after which an event is run alone (default 20).
+    pub fn max_deliveries(mut self, deliveries: u32) -> Self {
+        self.options.max_deliveries = deliveries;
+        self
+    }
+
+    /// Whether dead letters keep the error's stack (default yes).
+    pub fn capture_stack(mut self, capture: bool) -> Self {
+        self.options.capture_stack = capture;
+        self
+    }
+
+    /// Rewrites error messages and stacks before they are kept or logged.
+    pub fn redact(mut self, redact: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        self.options.redact = Some(Arc::new(redact));
+        self
+    }
+
+    /// Handles the subscription's events with `handler`, once the subscriber is started.
+    ///
+    /// `Ok` acknowledges. An error is retried if the policy covers it, else it dead-letters; [`Retry`](super::Retry),
+    /// [`DeadLetter`](super::DeadLetter) and [`Discard`](super::Discard) as (or inside) the error say so themselves.
+    /// A panic is a failure of type `Panic`.
+    ///
+    /// Errors: whatever an option got wrong, before anything is sent to the broker.
+    pub fn handle<F, Fut, E>(self, handler: F) -> Result<()>
+    where
+        F: Fn(DomainEvent) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let handler: Handler = erase(handler);
+        let options = self.options.resolve(&self.subscriber.broker().capabilities())?;
+        self.subscriber.add(options, handler)
+    }
+
+    /// Declares the subscription and hands its events to the caller, who handles them as it likes.
+    pub async fn deliveries(self) -> Result<Deliveries> {
+        let options = self.options.resolve(&self.subscriber.broker().capabilities())?;
+        self.subscriber.open(&options).await
+    }
+}

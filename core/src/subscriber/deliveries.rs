@@ -1,0 +1,137 @@
+//! [`Deliveries`]: the batch interface for hosts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use super::session::{Phase, Session, Taken};
+use super::{Delivery, SubscriptionHealth, settler};
+use crate::Result;
+use crate::settlement::Outcome;
+
+/// The events of one subscription, to be pulled, handled and settled in batches.
+///
+/// The engine never calls a handler here: a host takes deliveries with [`next`](Self::next), runs whatever it likes in
+/// whatever way it likes, and says what came of it with [`settle`](Self::settle). On an ordered subscription `next`
+/// hands over an event only once its predecessor of the same key is settled. Dropping a delivery releases it; dropping
+/// `Deliveries` releases everything that nobody has in hand.
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// use tidings::{Broker, DomainEvent, Outcome};
+///
+/// let broker = Broker::connect("memory:").await?;
+/// let deliveries = broker.subscriber().subscription("billing").bind("order.*").deliveries().await?;
+/// broker.publisher().publish(DomainEvent::new("order.placed", &7)?).await?;
+///
+/// let batch = deliveries.next(100).await?;
+/// assert_eq!(batch[0].event().data::<u64>()?, 7);
+/// deliveries.settle(batch.into_iter().map(|delivery| (delivery, Outcome::Ok)).collect()).await?;
+/// # Ok::<(), tidings::Error>(())
+/// # })?; Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Deliveries {
+    pub(super) session: Arc<Session>,
+    settler: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Deliveries {
+    pub(super) fn start(session: Arc<Session>) -> Self {
+        tokio::spawn(session.clone().pump());
+        let settler = tokio::spawn(settler::run(session.clone()));
+        Self { session, settler: Mutex::new(Some(settler)) }
+    }
+
+    /// Waits for at least one event and hands over at most `max`. Empty once the subscription is closed.
+    ///
+    /// May be called from many tasks at once and cancelled at any time: nothing is taken out until it returns.
+    pub async fn next(&self, max: usize) -> Result<Vec<Delivery>> {
+        self.session.next(max.max(1)).await
+    }
+
+    /// What is there without waiting, at most `max`; `None` once the subscription is closed.
+    pub fn try_next(&self, max: usize) -> Result<Option<Vec<Delivery>>> {
+        match self.session.take(max.max(1)) {
+            Taken::Some(deliveries) => Ok(Some(deliveries)),
+            Taken::Nothing => Ok(Some(Vec::new())),
+            Taken::Ended(None) => Ok(None),
+            Taken::Ended(Some(error)) => Err(error),
+        }
+    }
+
+    /// Settles deliveries and waits until that is durable. The first error, if any; all others are settled all the same.
+    ///
+    /// Errors: `STALE_DELIVERY` where a connection or lease was lost: the event is delivered again. Cancelling the wait
+    /// does not take the settlement back.
+    pub async fn settle(&self, batch: Vec<(Delivery, Outcome)>) -> Result<()> {
+        self.session.settle(batch).await
+    }
+
+    /// Settles deliveries without waiting; failures are counted and logged.
+    pub fn settle_soon(&self, batch: impl IntoIterator<Item = (Delivery, Outcome)>) {
+        self.session.settle_soon(batch);
+    }
+
+    /// Stops handing events over and gives back those that wait. Deliveries in hand can still be settled.
+    pub async fn pause(&self) -> Result<()> {
+        self.session.pause().await
+    }
+
+    /// Goes on after a pause.
+    pub async fn resume(&self) -> Result<()> {
+        self.session.resume().await
+    }
+
+    /// Whether the subscription is really consuming.
+    pub fn health(&self) -> SubscriptionHealth {
+        self.session.health()
+    }
+
+    /// Drains: hands over nothing more, waits up to `timeout` for deliveries in hand to be settled, releases the rest.
+    ///
+    /// Returns how many were released unfinished. May be called twice; the second call finds nothing to do.
+    pub async fn close(&self, timeout: Duration) -> Result<usize> {
+        self.session.begin_drain();
+        self.session.source.stop().await;
+        // Running out of time is one of the two expected ends.
+        let _in_time = tokio::time::timeout(timeout, self.session.until_idle()).await;
+        let unfinished = self.session.in_hand();
+        self.session.close();
+        let settler = self.settler.lock().take();
+        if let Some(settler) = settler {
+            // What is decided is written before the source lets go; it ends with the queue because the phase is closed.
+            if tokio::time::timeout(timeout.max(Duration::from_secs(5)), settler).await.is_err() {
+                tracing::warn!(subscription = %self.session.spec.name, "settlements were not written in time; their events come again");
+            }
+        }
+        self.session.source.close().await;
+        Ok(unfinished)
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        if self.session.phase() != Phase::Open {
+            return;
+        }
+        self.session.begin_drain();
+        let session = self.session.clone();
+        // Without a runtime (it has ended already) the source's own drop releases.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                session.source.stop().await;
+                session.until_idle().await;
+                session.close();
+                session.source.close().await;
+            });
+        }
+    }
+}
+
+impl std::fmt::Debug for Deliveries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deliveries").field("health", &self.health()).finish()
+    }
+}

@@ -1,0 +1,27 @@
+//! Whether a subscription is really consuming.
+
+/// What a subscription is doing right now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionHealth {
+    /// Its name.
+    pub subscription: String,
+    /// The broker can be reached.
+    pub connected: bool,
+    /// The broker knows a live consumer of this process: new events will arrive.
+    pub consuming: bool,
+    /// Paused by `pause`.
+    pub paused: bool,
+    /// Stopping: handlers finish, nothing new starts.
+    pub draining: bool,
+    /// Events that handlers have in hand.
+    pub in_flight: usize,
+    /// Events fetched and waiting for a handler.
+    pub buffered: usize,
+    /// How often the consumer had to be set up again.
+    pub recoveries: u64,
+    /// What ended the connection or consumer last.
+    pub last_error: Option<String>,
+    /// What holds it back, if something does: `prefetch`, `suspect`.
+    pub limited_by: Option<&'static str>,
+}

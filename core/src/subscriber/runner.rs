@@ -1,0 +1,85 @@
+//! Runs handlers: as many at once as the subscription asks for, each inside its time-out, none able to take another down.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::handler::Handler;
+use super::{Deliveries, Middleware, Next};
+use crate::event::DomainEvent;
+use crate::settlement::{Failure, Outcome, reason};
+
+/// Events that a lone worker takes at a time.
+const BATCH: usize = 32;
+
+pub(super) struct Runner {
+    pub(super) deliveries: Arc<Deliveries>,
+    pub(super) handler: Handler,
+    pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) concurrency: usize,
+}
+
+impl Runner {
+    /// One worker: takes events and handles them one after the other, until the subscription ends.
+    pub(super) async fn work(self: Arc<Self>) -> crate::Result<()> {
+        let session = &self.deliveries.session;
+        let at_once = if self.concurrency == 1 { BATCH } else { 1 };
+        loop {
+            let batch = self.deliveries.next(at_once).await?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for delivery in batch {
+                if session.phase() != super::session::Phase::Open || session.is_paused() {
+                    // Dropping it gives it back.
+                    continue;
+                }
+                let started = Instant::now();
+                let outcome = self.run(delivery.event()).await;
+                session.counters.handled(started.elapsed());
+                session.settle_soon([(delivery, outcome)]);
+            }
+        }
+    }
+
+    async fn run(&self, event: &DomainEvent) -> Outcome {
+        let span = tracing::info_span!("handle", subscription = %self.deliveries.session.spec.name, id = event.id(),
+            routing_key = event.routing_key(), retries = event.retries());
+        let event = event.clone();
+        let handled = async {
+            if self.middleware.is_empty() {
+                (self.handler)(event).await
+            } else {
+                Next { middleware: &self.middleware, handler: &self.handler }.run(event).await
+            }
+        };
+        // The handler's state is dropped with its future, and nothing of ours is shared with it.
+        let guarded = AssertUnwindSafe(handled).catch_unwind().map(|result| result.unwrap_or_else(|p| panicked(&*p)));
+        let outcome = match self.timeout {
+            None => guarded.instrument(span.clone()).await,
+            Some(limit) => tokio::time::timeout(limit, guarded.instrument(span.clone())).await.unwrap_or_else(|_| {
+                failed("Timeout", format!("the handler ran longer than {limit:?}"), reason::TIMEOUT)
+            }),
+        };
+        if let Outcome::Fail(failure) = &outcome {
+            let _inside = span.enter();
+            tracing::warn!(error_type = failure.error_types.first().map(String::as_str), "the handler failed");
+        }
+        outcome
+    }
+}
+
+fn panicked(payload: &(dyn std::any::Any + Send)) -> Outcome {
+    let message =
+        payload.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| payload.downcast_ref::<String>().cloned());
+    failed("Panic", message.unwrap_or_else(|| "the handler panicked".to_owned()), reason::PANIC)
+}
+
+fn failed(error_type: &str, message: String, reason: &'static str) -> Outcome {
+    Outcome::Fail(Failure { error_types: vec![error_type.to_owned()], message, stack: None, reason })
+}

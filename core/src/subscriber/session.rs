@@ -1,0 +1,474 @@
+//! One subscription being consumed: what was fetched, what is in hand, what goes where.
+//!
+//! One task, the pump, keeps a single poll pending at the source and fills a buffer of at most `prefetch` events.
+//! Hosts take from the buffer ([`Deliveries`](super::Deliveries)) and settle; the [`settler`](super::settler) carries
+//! settlements out. All state is behind one lock that is never held across an await.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::SubscriptionHealth;
+use super::delivery::Delivery;
+use super::keys::KeyGate;
+use super::settler::{Completion, Item, Settler};
+use crate::event::{DomainEvent, decode, name};
+use crate::metrics::SubscriptionCounters;
+use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, reason, triage};
+use crate::transport::{Incoming, OnDead, OnRetry, Settlement, Source, SubscriptionSpec, Token, Transport};
+use crate::{Error, Result};
+
+pub(super) struct Session {
+    pub(super) source: Arc<dyn Source>,
+    pub(super) counters: Arc<SubscriptionCounters>,
+    pub(super) spec: SubscriptionSpec,
+    pub(super) settler: Settler,
+    policy: SettlementPolicy,
+    transport: Arc<dyn Transport>,
+    state: Mutex<State>,
+    ready: Notify,
+    room: Notify,
+    idle: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Waiting>,
+    suspects: VecDeque<Waiting>,
+    keys: KeyGate,
+    /// Fetched and not settled.
+    outstanding: usize,
+    /// Of those, in the hands of a host.
+    handed: usize,
+    /// A suspect runs: nothing else starts.
+    alone: bool,
+    paused: bool,
+    phase: Phase,
+    failure: Option<Error>,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    #[default]
+    Open,
+    Draining,
+    Closed,
+}
+
+/// A fetched event that nobody has in hand.
+pub(super) struct Waiting {
+    event: DomainEvent,
+    token: Token,
+    key: Option<Arc<str>>,
+    since: Instant,
+    /// Decided before any handler sees it.
+    verdict: Option<(Settlement, Effect)>,
+}
+
+/// What [`Session::take`] found.
+pub(super) enum Taken {
+    Some(Vec<Delivery>),
+    Nothing,
+    Ended(Option<Error>),
+}
+
+impl Session {
+    pub(super) fn new(
+        source: Arc<dyn Source>,
+        transport: Arc<dyn Transport>,
+        policy: SettlementPolicy,
+        spec: SubscriptionSpec,
+        counters: Arc<SubscriptionCounters>,
+    ) -> Self {
+        Self {
+            source,
+            counters,
+            spec,
+            settler: Settler::default(),
+            policy,
+            transport,
+            state: Mutex::default(),
+            ready: Notify::new(),
+            room: Notify::new(),
+            idle: Notify::new(),
+        }
+    }
+
+    /// The task that fetches. Ends when the source does.
+    pub(super) async fn pump(self: Arc<Self>) {
+        while let Some(room) = self.room().await {
+            match self.source.next(room).await {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => self.accept(batch),
+                Err(error) => {
+                    tracing::error!(subscription = %self.policy.subscription, %error, "the subscription has ended");
+                    self.state.lock().failure = Some(error);
+                    break;
+                }
+            }
+        }
+        self.ready.notify_waiters();
+    }
+
+    /// Waits until it is worth fetching, and says how much; `None` when nothing is fetched any more.
+    async fn room(&self) -> Option<usize> {
+        let prefetch = usize::from(self.spec.prefetch);
+        loop {
+            {
+                let state = self.state.lock();
+                if state.phase != Phase::Open {
+                    return None;
+                }
+                // A quarter at a time, so that a fast host does not make us fetch one by one; any number once nothing waits.
+                let room = prefetch.saturating_sub(state.outstanding);
+                if !state.paused && room > 0 && (room >= prefetch / 4 || state.ready.is_empty()) {
+                    return Some(room);
+                }
+            }
+            self.room.notified().await;
+        }
+    }
+
+    fn accept(&self, batch: Vec<Incoming>) {
+        self.counters.delivered.fetch_add(batch.len() as u64, Relaxed);
+        let since = Instant::now();
+        let waiting: Vec<_> = batch.into_iter().map(|incoming| self.examine(incoming, since)).collect();
+        let mut decided = Vec::new();
+        let mut state = self.state.lock();
+        state.outstanding += waiting.len();
+        for waiting in waiting {
+            match waiting.key.clone().filter(|_| self.spec.ordered.is_some()) {
+                Some(key) => {
+                    if let Some(waiting) = state.keys.enter(&key, waiting) {
+                        state.let_through(waiting, &mut decided);
+                    }
+                }
+                None => state.let_through(waiting, &mut decided),
+            }
+        }
+        if state.phase != Phase::Open || state.paused {
+            decided.extend(state.take_back());
+        }
+        self.gauge(&state);
+        drop(state);
+        self.settler.push(decided);
+        self.ready.notify_one();
+    }
+
+    /// Decodes, and decides about what no handler may see (yet).
+    fn examine(&self, incoming: Incoming, since: Instant) -> Waiting {
+        let Incoming { token, message, lost_deliveries } = incoming;
+        let now = || self.transport.now();
+        let give_up = |headers: &_, reason: &str, message: String| {
+            let outcome = Outcome::DeadLetter { reason: reason.into(), message: Some(message) };
+            Some(decide(&self.policy, headers, outcome, now(), 0.0))
+        };
+        let mut verdict = None;
+        if let Some(other) = message.headers.text(name::CONTENT_TYPE).filter(|t| !is_json(t)) {
+            verdict = give_up(&message.headers, reason::UNSUPPORTED_CONTENT_TYPE, format!("no codec for {other}"));
+        }
+        let event = match decode(&message.body, message.headers) {
+            Ok(event) => event,
+            Err((error, headers)) => {
+                verdict = verdict.or_else(|| give_up(&headers, reason::UNDECODABLE, error.to_string()));
+                DomainEvent::from_parts(message.routing_key, message.body, None, message.id, message.timestamp, headers)
+            }
+        };
+        let verdict = verdict.or_else(|| triage(&self.policy, event.headers(), lost_deliveries, now()));
+        let key = message.key.or_else(|| event.shared_key());
+        Waiting { event, token, key, since, verdict }
+    }
+
+    /// Waits for at least one event and hands over at most `max`; empty once the subscription is closed.
+    pub(super) async fn next(self: &Arc<Self>, max: usize) -> Result<Vec<Delivery>> {
+        let wake = self.ready.notified();
+        tokio::pin!(wake);
+        loop {
+            wake.as_mut().enable();
+            match self.take(max) {
+                Taken::Some(deliveries) => return Ok(deliveries),
+                Taken::Ended(None) => return Ok(Vec::new()),
+                Taken::Ended(Some(error)) => return Err(error),
+                Taken::Nothing => wake.as_mut().await,
+            }
+            wake.set(self.ready.notified());
+        }
+    }
+
+    /// Hands over what is there, at most `max`. Never waits, so nothing can be lost by not waiting for it.
+    pub(super) fn take(self: &Arc<Self>, max: usize) -> Taken {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return Taken::Ended(None);
+        }
+        if let Some(error) = &state.failure {
+            return Taken::Ended(Some(error.duplicate()));
+        }
+        if state.alone || state.paused {
+            return Taken::Nothing;
+        }
+        let mut taken = Vec::new();
+        if state.suspects.is_empty() {
+            let count = state.ready.len().min(max);
+            taken.extend(state.ready.drain(..count));
+        } else if state.handed == 0 {
+            state.alone = true;
+            taken.extend(state.suspects.pop_front());
+        }
+        if taken.is_empty() {
+            return Taken::Nothing;
+        }
+        state.handed += taken.len();
+        let more = !state.ready.is_empty();
+        self.gauge(&state);
+        drop(state);
+        if more {
+            self.ready.notify_one();
+        } else {
+            self.room.notify_one();
+        }
+        Taken::Some(taken.into_iter().map(|w| Delivery::new(w.event, w.token, self.clone())).collect())
+    }
+
+    /// Settles deliveries and waits until that is durable; the first error, if any.
+    pub(super) async fn settle(self: &Arc<Self>, batch: Vec<(Delivery, Outcome)>) -> Result<()> {
+        for (delivery, _) in &batch {
+            delivery.check_session(self)?;
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (completion, done) = Completion::new(batch.len());
+        let items: Vec<_> = batch.into_iter().map(|(d, o)| self.item(d, o, Some(completion.clone()))).collect();
+        self.settler.push(items);
+        done.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Settles deliveries in the background; failures are counted and logged.
+    pub(super) fn settle_soon(self: &Arc<Self>, batch: impl IntoIterator<Item = (Delivery, Outcome)>) {
+        let items: Vec<_> = batch.into_iter().map(|(d, o)| self.item(d, o, None)).collect();
+        self.settler.push(items);
+    }
+
+    fn item(&self, delivery: Delivery, outcome: Outcome, completion: Option<Arc<Completion>>) -> Item {
+        let (event, token) = delivery.into_parts();
+        let key = self.spec.ordered.and_then(|_| event.shared_key());
+        let (settlement, effect) = match outcome {
+            Outcome::Ok if !is_suspect(event.headers()) => (Settlement::Ack, Effect::Acked),
+            outcome => decide(&self.policy, event.headers(), outcome, self.transport.now(), fastrand::f64()),
+        };
+        if effect != Effect::Acked {
+            tracing::debug!(subscription = %self.policy.subscription, id = event.id(), routing_key = event.routing_key(),
+                retries = event.retries(), ?effect, "settled");
+        }
+        Item { token, settlement, effect, key, handed: true, completion }
+    }
+
+    /// A delivery was dropped unsettled.
+    pub(super) fn give_back(&self, event: &DomainEvent, token: Token) {
+        let (settlement, effect) = decide(&self.policy, event.headers(), Outcome::Release, self.transport.now(), 0.0);
+        let key = self.spec.ordered.and_then(|_| event.shared_key());
+        self.settler.push([Item { token, settlement, effect, key, handed: true, completion: None }]);
+    }
+
+    /// The settler is done with these deliveries: `true` where the settlement was carried out.
+    pub(super) fn settled(&self, items: &[(Item, bool)]) {
+        let mut more = Vec::new();
+        let mut state = self.state.lock();
+        for (item, done) in items {
+            state.outstanding = state.outstanding.saturating_sub(1);
+            if item.handed {
+                state.handed = state.handed.saturating_sub(1);
+                state.alone = false;
+            }
+            if let Some(key) = &item.key {
+                if *done && self.advances(item.effect) {
+                    if let Some(next) = state.keys.advance(key) {
+                        state.let_through(next, &mut more);
+                    }
+                } else {
+                    more.extend(state.keys.give_up(key).into_iter().map(Waiting::release));
+                }
+            }
+        }
+        let wake = !state.ready.is_empty() || !state.suspects.is_empty();
+        let idle = state.handed == 0;
+        self.gauge(&state);
+        drop(state);
+        self.settler.push(more);
+        self.room.notify_one();
+        if wake {
+            self.ready.notify_one();
+        }
+        if idle {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Whether the next event of the key may run after an event of it was settled like this.
+    fn advances(&self, effect: Effect) -> bool {
+        let ordering = self.spec.ordered.unwrap_or_default();
+        match effect {
+            Effect::Acked | Effect::Discarded => true,
+            Effect::Retried => ordering.on_retry == OnRetry::Pass,
+            Effect::DeadLettered => ordering.on_dead == OnDead::Skip,
+            Effect::Released => false,
+        }
+    }
+
+    /// Gives back what has waited for a handler longer than `max_hold`: the broker's own patience is limited.
+    pub(super) fn release_held(&self) {
+        let Some(before) = Instant::now().checked_sub(self.spec.max_hold) else { return };
+        let mut state = self.state.lock();
+        // Oldest first, so everything before the first young one is old.
+        let old = state.ready.iter().take_while(|w| w.since < before).count();
+        let items: Vec<_> = state.ready.drain(..old).map(Waiting::release).collect();
+        drop(state);
+        self.settler.push(items);
+    }
+
+    pub(super) async fn pause(&self) -> Result<()> {
+        let back = {
+            let mut state = self.state.lock();
+            state.paused = true;
+            state.take_back()
+        };
+        self.settler.push(back);
+        self.source.set_flow(false).await
+    }
+
+    pub(super) async fn resume(&self) -> Result<()> {
+        self.state.lock().paused = false;
+        self.source.set_flow(true).await?;
+        self.room.notify_one();
+        self.ready.notify_one();
+        Ok(())
+    }
+
+    /// Starts nothing new and gives back what nobody has in hand.
+    pub(super) fn begin_drain(&self) {
+        let back = {
+            let mut state = self.state.lock();
+            if state.phase != Phase::Open {
+                return;
+            }
+            state.phase = Phase::Draining;
+            state.take_back()
+        };
+        self.settler.push(back);
+        self.room.notify_one();
+        self.ready.notify_waiters();
+        self.ready.notify_one();
+    }
+
+    /// Waits until no host has a delivery in hand.
+    pub(super) async fn until_idle(&self) {
+        let idle = self.idle.notified();
+        tokio::pin!(idle);
+        loop {
+            idle.as_mut().enable();
+            if self.state.lock().handed == 0 {
+                return;
+            }
+            idle.as_mut().await;
+            idle.set(self.idle.notified());
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.state.lock().phase = Phase::Closed;
+        self.settler.wake();
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.state.lock().phase
+    }
+
+    /// How many deliveries hosts have in hand.
+    pub(super) fn in_hand(&self) -> usize {
+        self.state.lock().handed
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.state.lock().paused
+    }
+
+    pub(super) fn health(&self) -> SubscriptionHealth {
+        let source = self.source.health();
+        let state = self.state.lock();
+        let waiting = state.waiting();
+        let limited_by = if state.alone || !state.suspects.is_empty() {
+            Some("suspect")
+        } else {
+            (state.outstanding >= usize::from(self.spec.prefetch)).then_some("prefetch")
+        };
+        self.counters.recoveries.store(source.recoveries, Relaxed);
+        let consuming = source.consuming && state.failure.is_none() && state.phase == Phase::Open && !state.paused;
+        self.counters.consuming.store(consuming.into(), Relaxed);
+        SubscriptionHealth {
+            subscription: self.spec.name.clone(),
+            connected: source.connected,
+            consuming,
+            paused: state.paused,
+            draining: state.phase == Phase::Draining,
+            in_flight: state.handed,
+            buffered: waiting,
+            recoveries: source.recoveries,
+            last_error: state.failure.as_ref().map(ToString::to_string).or(source.last_error),
+            limited_by,
+        }
+    }
+
+    fn gauge(&self, state: &State) {
+        self.counters.in_flight.store(state.handed as u64, Relaxed);
+        self.counters.buffered.store(state.waiting() as u64, Relaxed);
+    }
+}
+
+impl State {
+    fn waiting(&self) -> usize {
+        self.ready.len() + self.suspects.len() + self.keys.behind()
+    }
+
+    /// An event whose turn it is: to a handler, or where it was decided that it goes.
+    fn let_through(&mut self, mut waiting: Waiting, decided: &mut Vec<Item>) {
+        match waiting.verdict.take() {
+            Some(verdict) => decided.push(waiting.into_item(verdict)),
+            None if is_suspect(waiting.event.headers()) => self.suspects.push_back(waiting),
+            None => self.ready.push_back(waiting),
+        }
+    }
+
+    /// Everything that nobody has in hand, to be released.
+    fn take_back(&mut self) -> Vec<Item> {
+        let behind = self.keys.drain();
+        self.ready.drain(..).chain(self.suspects.drain(..)).chain(behind).map(Waiting::release).collect()
+    }
+}
+
+impl Waiting {
+    fn into_item(self, (settlement, effect): (Settlement, Effect)) -> Item {
+        Item { token: self.token, settlement, effect, key: self.key, handed: false, completion: None }
+    }
+
+    fn release(self) -> Item {
+        // It never ran, so not even a suspect needs a fresh count.
+        let mut item = self.into_item((Settlement::Release, Effect::Released));
+        item.key = None;
+        item
+    }
+}
+
+pub(super) fn closed() -> Error {
+    Error::new(crate::ErrorKind::Closed, "the subscription is closed")
+        .remedy("the delivery was released and will be delivered again")
+}
+
+fn is_json(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json")
+}

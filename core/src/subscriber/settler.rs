@@ -1,0 +1,165 @@
+//! Carries settlements out, many at a time.
+//!
+//! Handlers finish one by one; the settler takes all that are done since it last looked, so that a broker sees one
+//! `multiple` acknowledgement and a file one transaction. A settlement that fails for a passing reason is tried again:
+//! the delivery stays ours meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::session::{Phase, Session, closed};
+use crate::settlement::Effect;
+use crate::transport::{Settlement, Token};
+use crate::{Error, ErrorKind, Result};
+
+/// One delivery to settle.
+pub(super) struct Item {
+    pub(super) token: Token,
+    pub(super) settlement: Settlement,
+    pub(super) effect: Effect,
+    /// Set on ordered subscriptions: what happens to the key's next event depends on this settlement.
+    pub(super) key: Option<Arc<str>>,
+    /// A host had it in hand.
+    pub(super) handed: bool,
+    pub(super) completion: Option<Arc<Completion>>,
+}
+
+/// Tells the host that all deliveries of one call are settled, or the first error.
+pub(super) struct Completion(Mutex<Outstanding>);
+
+struct Outstanding {
+    count: usize,
+    error: Option<Error>,
+    sender: Option<oneshot::Sender<Result<()>>>,
+}
+
+impl Completion {
+    pub(super) fn new(count: usize) -> (Arc<Self>, oneshot::Receiver<Result<()>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Arc::new(Self(Mutex::new(Outstanding { count, error: None, sender: Some(sender) }))), receiver)
+    }
+
+    fn done(&self, error: Option<Error>) {
+        let mut state = self.0.lock();
+        state.count = state.count.saturating_sub(1);
+        if state.error.is_none() {
+            state.error = error;
+        }
+        if state.count == 0
+            && let Some(sender) = state.sender.take()
+        {
+            // The host may have stopped waiting; the settlement stands all the same.
+            let _nobody_waits = sender.send(state.error.take().map_or(Ok(()), Err));
+        }
+    }
+}
+
+/// What is to be settled. Bounded by the prefetch: every item is a delivery that counts against it.
+#[derive(Default)]
+pub(super) struct Settler {
+    queue: Mutex<Vec<Item>>,
+    wake: Notify,
+}
+
+impl Settler {
+    pub(super) fn push(&self, items: impl IntoIterator<Item = Item>) {
+        let mut queue = self.queue.lock();
+        let before = queue.len();
+        queue.extend(items);
+        let grown = queue.len() > before;
+        drop(queue);
+        if grown {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// The task that settles. Ends once the session is closed and nothing is left to settle.
+pub(super) async fn run(session: Arc<Session>) {
+    const FIRST_PAUSE: Duration = Duration::from_millis(20);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+    let mut again: Vec<Item> = Vec::new();
+    let mut pause = FIRST_PAUSE;
+    let hold_check = session.spec.max_hold / 4;
+    loop {
+        let mut batch = std::mem::take(&mut again);
+        batch.append(&mut session.settler.queue.lock());
+        if batch.is_empty() {
+            if session.phase() == Phase::Closed {
+                return;
+            }
+            if tokio::time::timeout(hold_check, session.settler.wake.notified()).await.is_err() {
+                session.release_held();
+            }
+            continue;
+        }
+        again = settle(&session, batch).await;
+        if again.is_empty() {
+            pause = FIRST_PAUSE;
+        } else if session.phase() == Phase::Closed {
+            // The source is about to release whatever is not settled.
+            let given_up: Vec<_> = again.drain(..).map(|item| (item, false)).collect();
+            abandon(&session, &given_up);
+        } else {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// Settles a batch and returns what has to be tried again.
+async fn settle(session: &Arc<Session>, batch: Vec<Item>) -> Vec<Item> {
+    let work = batch.iter().map(|item| (item.token, item.settlement.clone())).collect();
+    let results = session.source.settle(work).await;
+    let mut again = Vec::new();
+    let mut settled = Vec::with_capacity(batch.len());
+    let missing = std::iter::repeat_with(|| Err(Error::new(ErrorKind::Internal, "the transport gave no result")));
+    for (item, result) in batch.into_iter().zip(results.into_iter().chain(missing)) {
+        match result {
+            Ok(()) => {
+                session.counters.count(item.effect);
+                if let Some(completion) = &item.completion {
+                    completion.done(None);
+                }
+                settled.push((item, true));
+            }
+            Err(error) if error.retryable() => {
+                session.counters.settle_failures.fetch_add(1, Relaxed);
+                tracing::warn!(subscription = %session.spec.name, %error, effect = ?item.effect, "could not settle; trying again");
+                again.push(item);
+            }
+            Err(error) => {
+                if error.kind() == ErrorKind::StaleDelivery {
+                    session.counters.stale.fetch_add(1, Relaxed);
+                    tracing::debug!(subscription = %session.spec.name, "a delivery is no longer ours and comes again");
+                } else {
+                    session.counters.settle_failures.fetch_add(1, Relaxed);
+                    tracing::error!(subscription = %session.spec.name, %error, effect = ?item.effect, "could not settle");
+                }
+                if let Some(completion) = &item.completion {
+                    completion.done(Some(error));
+                }
+                settled.push((item, false));
+            }
+        }
+    }
+    session.settled(&settled);
+    again
+}
+
+fn abandon(session: &Arc<Session>, items: &[(Item, bool)]) {
+    for (item, _) in items {
+        if let Some(completion) = &item.completion {
+            completion.done(Some(closed()));
+        }
+    }
+    session.settled(items);
+}
