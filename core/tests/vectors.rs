@@ -1,5 +1,5 @@
 //! The tables and bytes that all languages share (`tests/vectors/`).
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::Bytes;
 use serde::Deserialize;
