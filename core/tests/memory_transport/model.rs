@@ -272,7 +272,9 @@ async fn run(seed: u64) -> usize {
                 }
                 for (sent, result) in batch.iter().zip(transport.publish(batch.clone()).await) {
                     if result.is_ok() || result.is_err_and(|error| error.outcome_unknown()) {
-                        models.iter_mut().for_each(|model| model.accepted(&sent.id, sent.key.as_deref()));
+                        for model in &mut models {
+                            model.accepted(&sent.id, sent.key.as_deref());
+                        }
                     }
                 }
             }
