@@ -1,6 +1,7 @@
 //! The aircraft log: one entry per event, each aircraft's in order. Its first version needs a tail number.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tidings::transport::Ordered;
@@ -46,6 +47,7 @@ pub(crate) async fn run(mut role: Role, options: Options) -> Result<(), BoxError
         options,
         entries: Ledger::open(&role.file(LEDGER))?,
         refused: Ledger::open(&role.file(REFUSED))?,
+        repeated: AtomicUsize::new(0),
     });
     let subscriber = role.broker.subscriber().drain_timeout(Duration::from_secs(5));
     let mut subscription = subscriber
@@ -65,8 +67,8 @@ pub(crate) async fn run(mut role: Role, options: Options) -> Result<(), BoxError
         async move { log.add(&event).await }
     })?;
     let running = subscriber.start().await?;
-    Report::Ready.send();
     say(log.greeting());
+    Report::Ready.send();
 
     while role.command().await.is_some() {}
     running.stop().await?;
@@ -78,6 +80,7 @@ struct AircraftLog {
     options: Options,
     entries: Ledger,
     refused: Ledger,
+    repeated: AtomicUsize,
 }
 
 impl AircraftLog {
@@ -93,7 +96,10 @@ impl AircraftLog {
         // the event again; the ledger knows it by its id.
         match self.entries.record(event, &flight)? {
             Recorded::Again => {
-                say(format!("{} {} came again; it is in the log already", event.routing_key(), flight.number));
+                // One line of the story is enough; the table counts them all.
+                if self.repeated.fetch_add(1, Relaxed) == 0 {
+                    say(format!("{} {} came again, it is in the log already", event.routing_key(), flight.number));
+                }
             }
             Recorded::New(entries) => {
                 count("logged", entries);

@@ -13,7 +13,7 @@ use crate::story::{Counts, Story, rate, thousands};
 use crate::{aircraft_log, ledger, notifier, operations};
 
 /// The gateway is repaired once an event has been tried so often in vain.
-const ATTEMPTS_WHILE_DOWN: usize = 4;
+const ATTEMPTS_WHILE_DOWN: usize = 5;
 
 /// Plays the day on the broker that `BROKER` names, else on a new file. `false`: a figure differs.
 pub(crate) async fn run(data: &Path) -> Result<bool, BoxError> {
@@ -191,7 +191,7 @@ impl Play {
             rate(self.day.events.len(), took)
         ));
         if findings.table.differences() > 0 {
-            story.line(&format!("{} figures differ from what the file says.", findings.table.differences()));
+            story.line(&format!("Figures that differ from what the file says: {}.", findings.table.differences()));
         }
         Ok(findings.table.differences() == 0)
     }

@@ -41,8 +41,8 @@ pub(crate) async fn run(mut role: Role) -> Result<(), BoxError> {
             async move { notifier.notify(&event) }
         })?;
     let running = subscriber.start().await?;
-    Report::Ready.send();
     say("listening for cancellations and diversions; its gateway is down");
+    Report::Ready.send();
 
     while let Some(command) = role.command().await {
         if command == GATEWAY_UP {

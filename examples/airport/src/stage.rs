@@ -155,7 +155,9 @@ impl Stage {
                 self.counts.insert(format!("{name} is ready"), 1);
             }
             Report::Count(what, n) => {
-                self.counts.insert(what, n);
+                // Handlers run side by side, so a smaller figure may be written after a larger one.
+                let highest = self.counts.entry(what).or_default();
+                *highest = n.max(*highest);
                 self.story.progress(&self.counts);
             }
             Report::Say(text) => self.story.say(name, &text),

@@ -78,7 +78,7 @@ fn no_service_outlives_the_director() {
 
 #[cfg(target_os = "linux")]
 fn children(pid: &str) -> Vec<String> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
     let of_thread = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children"));
     let all = threads.filter_map(|task| of_thread(task.ok()?).ok()).collect::<Vec<_>>().join(" ");
     all.split_whitespace().map(str::to_owned).collect()
