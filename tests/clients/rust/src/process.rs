@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::{Command, Line, Request};
 
-/// Something that a client said, or its end.
+/// Something that a client said without being asked, or its end.
 #[derive(Debug)]
-pub enum Said {
-    /// A line; answers to commands go to whoever waits for them instead.
-    Line(Line),
-    /// The pipe ended.
-    End,
+pub struct Said {
+    /// The client's number.
+    pub client: usize,
+    /// When it was read.
+    pub at: Instant,
+    /// What it said; `None`: its pipe ended.
+    pub line: Option<Line>,
 }
 
 /// A client process.
@@ -35,8 +37,8 @@ struct Answers {
 }
 
 impl Client {
-    /// Starts `program`; what it says without being asked goes to `heard`, with its number.
-    pub fn start(program: &Path, number: usize, heard: Sender<(usize, Said)>) -> std::io::Result<Self> {
+    /// Starts `program`; what it says without being asked goes to `heard`.
+    pub fn start(program: &Path, number: usize, heard: Sender<Said>) -> std::io::Result<Self> {
         let mut child = Program::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = child.stdin.take();
         let output = child.stdout.take().ok_or_else(|| std::io::Error::other("the client has no stdout"))?;
@@ -48,7 +50,7 @@ impl Client {
                 let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
                 if line.n == 0 {
                     // The rig may have seen enough.
-                    let _nobody_listens = heard.send((number, Said::Line(line)));
+                    let _nobody_listens = heard.send(Said { client: number, at: Instant::now(), line: Some(line) });
                 } else {
                     theirs.lock().0.push(line);
                     theirs.changed.notify_all();
@@ -56,7 +58,7 @@ impl Client {
             }
             theirs.lock().1 = true;
             theirs.changed.notify_all();
-            let _nobody_listens = heard.send((number, Said::End));
+            let _nobody_listens = heard.send(Said { client: number, at: Instant::now(), line: None });
         });
         Ok(Self { number, child, input, answers, next: 1 })
     }
