@@ -48,9 +48,8 @@ async fn a_hundred_looks_change_nothing() {
         let first = shown(&bench).await;
         assert_eq!(first.len(), 20);
         assert!(first[0].2.contains("tried") && first[0].1.ends_with(".0"));
-        let dead = format!("{}-dl", bench.name);
+        // One right after the other: a walk that has ended holds nothing any more.
         for _ in 0..100 {
-            until("all are back", || async { depth(&dead).await == 20 }).await;
             assert_eq!(shown(&bench).await, first);
         }
         bench.done().await;
@@ -87,8 +86,6 @@ async fn replayed_and_discarded_ones_go_and_the_rest_stays() {
         assert!(event.message.headers.is_empty(), "{:?}", event.message.headers);
         settle(&source, &event, Settlement::Ack).await;
     }
-    let dead = format!("{}-dl", bench.name);
-    until("three are left", || async { depth(&dead).await == 3 }).await;
     let left: Vec<_> = shown(&bench).await.into_iter().map(|(id, ..)| id).collect();
     assert_eq!(left, ids[3..].iter().map(ToString::to_string).collect::<Vec<_>>());
     let infos = bench.transport.subscriptions().await.unwrap();

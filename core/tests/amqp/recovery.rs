@@ -14,7 +14,7 @@ async fn connections_lost_while_publishing_lose_nothing() {
     let vhost = unique("tidings-test");
     let own = services(&["ctl", "rabbitmq3", "add_vhost", &vhost])
         && services(&["ctl", "rabbitmq3", "set_permissions", "-p", &vhost, "guest", ".*", ".*", ".*"]);
-    let wire = Wire::new(own.then_some(&vhost)).await;
+    let wire = Wire::new(own.then_some(&vhost));
     let Some(mut bench) = Bench::at(&wire.url, "lost").await else { return };
     bench.spec.prefetch = 500;
     let source = bench.subscribe().await;
@@ -61,7 +61,7 @@ async fn connections_lost_while_publishing_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_connection_makes_old_deliveries_stale() {
-    let wire = Wire::new(None).await;
+    let wire = Wire::new(None);
     let Some(bench) = Bench::at(&wire.url, "stale").await else { return };
     let source = bench.subscribe().await;
     bench.publish(bench.message("x")).await.unwrap();

@@ -1,8 +1,9 @@
 //! A subscription of its own for each test, deleted at the end; a bare lapin channel to look and to disturb with.
 
 use std::collections::HashSet;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
@@ -187,38 +188,42 @@ pub(super) async fn delete_queue(queue: &str) {
 /// Stands between a transport and the broker, and cuts the wire when it is told to.
 pub(super) struct Wire {
     pub(super) url: String,
-    cut: tokio::sync::watch::Sender<u32>,
+    ends: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Wire {
-    pub(super) async fn new(vhost: Option<&str>) -> Self {
+    pub(super) fn new(vhost: Option<&str>) -> Self {
         let mut url = url::Url::parse(&url()).unwrap();
         let broker = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5672));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
         if let Some(vhost) = vhost {
             url.set_path(vhost);
         }
-        let (cut, cuts) = tokio::sync::watch::channel(0);
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (broker, mut cuts) = (broker.clone(), cuts.clone());
-                tokio::spawn(async move {
-                    cuts.borrow_and_update();
-                    let mut server = tokio::net::TcpStream::connect(broker).await.unwrap();
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        _ = cuts.changed() => {}
-                    }
-                });
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let opened = ends.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(&broker)) else { continue };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    opened.lock().unwrap().push(to.try_clone().unwrap());
+                    std::thread::spawn(move || {
+                        // However it ends, the other side hears of it.
+                        let copied = std::io::copy(&mut from, &mut to);
+                        to.shutdown(std::net::Shutdown::Both).or(copied.map(|_| ())).ok();
+                    });
+                }
             }
         });
-        Self { url: url.into(), cut }
+        Self { url: url.into(), ends }
     }
 
     /// Cuts every connection there is now.
     pub(super) fn cut(&self) {
-        self.cut.send_modify(|cuts| *cuts += 1);
+        for end in self.ends.lock().unwrap().drain(..) {
+            end.shutdown(std::net::Shutdown::Both).ok();
+        }
     }
 }

@@ -30,6 +30,9 @@ use crate::{Error, ErrorKind, Result};
 const MAX_PREFETCH: u64 = 65_535;
 /// When nothing has come for this long, what was counted at the start is gone.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often the queue is asked whether what was held is back, and for how long.
+const BACK_INTERVAL: Duration = Duration::from_millis(5);
+const BACK_WITHIN: Duration = Duration::from_secs(2);
 /// Time for a replay to be confirmed.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -49,6 +52,8 @@ pub(super) struct Walk {
     queue: String,
     depth: u64,
     seen: u64,
+    /// Of those counted at the start, the ones that will not be there after the walk.
+    gone: u64,
     /// Channels whose deliveries are held, oldest first.
     channels: Vec<Channel>,
     consumer: Option<Consumer>,
@@ -79,6 +84,7 @@ impl Walk {
             queue,
             depth: depth.unwrap_or(0),
             seen: 0,
+            gone: 0,
             channels: Vec::new(),
             consumer: None,
             room: 0,
@@ -139,6 +145,29 @@ impl Walk {
         };
         answer_in_time(channel.basic_ack(token.id, BasicAckOptions::default()), "removing a dead letter").await?;
         self.held.remove(&token);
+        self.gone += 1;
+        Ok(())
+    }
+
+    /// Nothing more comes: somebody else has the rest.
+    fn give_up(&mut self) {
+        self.gone += self.depth - self.seen;
+        self.seen = self.depth;
+    }
+
+    /// Waits until the queue shows again what was held. The server puts it back after it has answered the close, and
+    /// another walk, opened at once, would find an empty queue.
+    async fn wait_until_back(&self) -> Result<()> {
+        let declarer = Declarer::open(&self.context.connector).await?;
+        let deadline = Instant::now() + BACK_WITHIN;
+        while let Some(queue) = declarer.look(&self.queue).await? {
+            // Who reads the queue meanwhile, on purpose or by another walk, would keep us here for ever.
+            if u64::from(queue.message_count()) >= self.depth - self.gone || Instant::now() >= deadline {
+                declarer.close().await;
+                break;
+            }
+            tokio::time::sleep(BACK_INTERVAL).await;
+        }
         Ok(())
     }
 
@@ -173,8 +202,8 @@ impl DeadLetters for Walk {
                 Ok(Some(Err(error))) => {
                     return Err(super::error::answered(error, &format!("reading queue {}", self.queue)));
                 }
-                Ok(None) => self.seen = self.depth,
-                Err(_) if letters.is_empty() => self.seen = self.depth,
+                Ok(None) => self.give_up(),
+                Err(_) if letters.is_empty() => self.give_up(),
                 Err(_) => break,
             }
         }
@@ -235,6 +264,9 @@ impl DeadLetters for Walk {
                 close_channel(channel).await;
             }
         }
-        Ok(())
+        if self.channels.is_empty() || self.gone == self.depth {
+            return Ok(());
+        }
+        self.wait_until_back().await
     }
 }
