@@ -11,7 +11,7 @@ use super::error::Step;
 use super::events::{self, COLUMNS};
 use super::tx::Tx;
 use super::{admin, headers, ordered};
-use crate::Result;
+use crate::{Error, ErrorKind, Result};
 use crate::event::name;
 use crate::transport::{DeadLetters, Message, StoredDeadLetter, Token};
 
@@ -73,32 +73,31 @@ impl DeadLetters for Walk {
     }
 
     async fn replay(&mut self, batch: Vec<(Token, Message)>) -> Vec<Result<()>> {
-        let subscription = self.subscription;
-        let encoded = batch.iter().map(|(token, message)| {
-            let mut kept = message.headers.clone();
-            kept.remove(name::PARKED);
-            Ok((token.id.cast_signed(), headers::encode(&kept)?))
+        let (subscription, count) = (self.subscription, batch.len());
+        let encoded = batch.into_iter().map(|(token, mut message)| {
+            message.headers.remove(name::PARKED);
+            Ok((token.id.cast_signed(), headers::encode(&message.headers)?))
         });
-        let (count, size) = (batch.len(), batch.iter().map(|(_, message)| message.headers.size()).sum());
-        let run = match encoded.collect::<Result<Vec<_>>>() {
-            Ok(batch) => async move {
-                let store = self.client.store()?;
-                store.call(size, move |tx| batch.iter().try_for_each(|(id, headers)| replay(tx, subscription, *id, headers.as_deref()))).await
-            }
-            .await,
-            Err(error) => Err(error),
+        let replayed = async {
+            let batch = encoded.collect::<Result<Vec<_>>>()?;
+            let size = batch.iter().map(|(_, headers)| headers.as_ref().map_or(0, String::len)).sum();
+            let run = move |tx: &mut Tx<'_>| {
+                batch.iter().map(|(id, headers)| replay(tx, subscription, *id, headers.as_deref())).collect()
+            };
+            self.client.store()?.call(size, run).await
         };
-        for_each(count, &run)
+        replayed.await.unwrap_or_else(|error| (0..count).map(|_| Err(error.duplicate())).collect())
     }
 
     async fn discard(&mut self, batch: Vec<Token>) -> Vec<Result<()>> {
         let (subscription, count) = (self.subscription, batch.len());
-        let run = async move {
-            let store = self.client.store()?;
-            store.call(0, move |tx| batch.iter().try_for_each(|token| discard(tx, subscription, token.id.cast_signed()))).await
-        }
-        .await;
-        for_each(count, &run)
+        let discarded = async {
+            let run = move |tx: &mut Tx<'_>| {
+                batch.iter().map(|token| discard(tx, subscription, token.id.cast_signed())).collect()
+            };
+            self.client.store()?.call(0, run).await
+        };
+        discarded.await.unwrap_or_else(|error| (0..count).map(|_| Err(error.duplicate())).collect())
     }
 
     async fn close(self: Box<Self>) -> Result<()> {
@@ -106,8 +105,9 @@ impl DeadLetters for Walk {
     }
 }
 
-fn for_each(count: usize, run: &Result<()>) -> Vec<Result<()>> {
-    (0..count).map(|_| run.as_ref().map(|()| ()).map_err(crate::Error::duplicate)).collect()
+fn gone() -> Error {
+    Error::new(ErrorKind::StaleDelivery, "the dead letter is gone: somebody else has replayed or discarded it")
+        .remedy("open the dead letters again")
 }
 
 fn page(tx: &Tx<'_>, subscription: i64, cursor: i64, end: i64, max: usize) -> Step<Vec<StoredDeadLetter>> {
@@ -132,7 +132,7 @@ struct Ended {
     ordered: bool,
 }
 
-/// Removes a dead letter. `None`: somebody did before, so all that was wanted has happened.
+/// Removes a dead letter. `None`: somebody did before, and nothing must be done twice.
 fn remove(tx: &Tx<'_>, subscription: i64, id: i64) -> Step<Option<Ended>> {
     let found = tx
         .conn
@@ -150,33 +150,31 @@ fn remove(tx: &Tx<'_>, subscription: i64, id: i64) -> Step<Option<Ended>> {
 }
 
 /// Puts the event back at once. A parked head stays where it is and its key goes on with it.
-fn replay(tx: &mut Tx<'_>, subscription: i64, id: i64, headers: Option<&str>) -> Step<()> {
-    let Some(dead) = remove(tx, subscription, id)? else { return Ok(()) };
+fn replay(tx: &mut Tx<'_>, subscription: i64, id: i64, headers: Option<&str>) -> Step<Result<()>> {
+    let Some(dead) = remove(tx, subscription, id)? else { return Ok(Err(gone())) };
     match dead.key.filter(|_| dead.ordered) {
         Some(key) if dead.parked => {
             if is_parked(tx, subscription, &key, dead.event)? {
                 ordered::rewrite(tx, subscription, &key, dead.event, 0, headers)?;
                 ordered::reconsider(tx, subscription, &key)?;
             }
-            events::unref(tx, dead.event)
+            events::unref(tx, dead.event)?;
         }
         Some(key) => {
-            tx.conn
-                .prepare_cached("INSERT INTO tidings_ordered (subscription, key, event, due, lost, headers) VALUES (?1, ?2, ?3, 0, 0, ?4)")?
-                .execute(params![subscription, key, dead.event, headers])?;
-            ordered::reconsider(tx, subscription, &key)
+            ordered::insert(tx, subscription, &key, dead.event, headers)?;
+            ordered::reconsider(tx, subscription, &key)?;
         }
         None => {
             events::enqueue(tx, subscription, tx.now, dead.event, headers)?;
             tx.state.touch(subscription);
-            Ok(())
         }
     }
+    Ok(Ok(()))
 }
 
 /// Drops the event. If it was parked, its key goes on without it.
-fn discard(tx: &mut Tx<'_>, subscription: i64, id: i64) -> Step<()> {
-    let Some(dead) = remove(tx, subscription, id)? else { return Ok(()) };
+fn discard(tx: &mut Tx<'_>, subscription: i64, id: i64) -> Step<Result<()>> {
+    let Some(dead) = remove(tx, subscription, id)? else { return Ok(Err(gone())) };
     if let Some(key) = dead.key.filter(|_| dead.parked)
         && is_parked(tx, subscription, &key, dead.event)?
     {
@@ -184,7 +182,8 @@ fn discard(tx: &mut Tx<'_>, subscription: i64, id: i64) -> Step<()> {
         events::unref(tx, dead.event)?;
         ordered::reconsider(tx, subscription, &key)?;
     }
-    events::unref(tx, dead.event)
+    events::unref(tx, dead.event)?;
+    Ok(Ok(()))
 }
 
 fn is_parked(tx: &Tx<'_>, subscription: i64, key: &str, event: i64) -> Step<bool> {

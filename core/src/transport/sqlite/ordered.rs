@@ -22,9 +22,19 @@ const SPREAD: usize = 64;
 
 /// Appends an event to its key.
 pub(super) fn append(tx: &Tx<'_>, subscription: i64, key: &str, event: i64) -> Step<()> {
+    insert(tx, subscription, key, event, None)?;
+    key_row(tx, subscription, key)
+}
+
+/// Puts an event into its place; whoever does looks after the row of the key.
+pub(super) fn insert(tx: &Tx<'_>, subscription: i64, key: &str, event: i64, headers: Option<&str>) -> Step<()> {
     tx.conn
-        .prepare_cached("INSERT INTO tidings_ordered (subscription, key, event, due, lost, headers) VALUES (?1, ?2, ?3, 0, 0, NULL)")?
-        .execute(params![subscription, key, event])?;
+        .prepare_cached("INSERT INTO tidings_ordered (subscription, key, event, due, lost, headers) VALUES (?1, ?2, ?3, 0, 0, ?4)")?
+        .execute(params![subscription, key, event, headers])?;
+    Ok(())
+}
+
+fn key_row(tx: &Tx<'_>, subscription: i64, key: &str) -> Step<()> {
     tx.conn
         .prepare_cached(
             "INSERT INTO tidings_key (subscription, key, owner, ready, upto) VALUES (?1, ?2, 0, ?3, 0) ON CONFLICT DO NOTHING",
@@ -112,13 +122,9 @@ pub(super) fn resume(conn: &Connection, subscription: i64, key: &str, now: i64) 
     Ok(())
 }
 
-/// As [`resume`], but leaves a key alone that somebody has.
+/// Looks at a key again whose events were changed from outside; leaves it alone if somebody has it.
 pub(super) fn reconsider(tx: &mut Tx<'_>, subscription: i64, key: &str) -> Step<()> {
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO tidings_key (subscription, key, owner, ready, upto) VALUES (?1, ?2, 0, ?3, 0) ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![subscription, key, tx.now])?;
+    key_row(tx, subscription, key)?;
     let owner: i64 = tx
         .conn
         .prepare_cached("SELECT owner FROM tidings_key WHERE subscription = ?1 AND key = ?2")?

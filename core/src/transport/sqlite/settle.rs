@@ -35,7 +35,7 @@ impl Verdict {
             },
             Settlement::DeadLetter { mut headers } => {
                 let plain = headers::encode(&headers)?;
-                headers.set(name::PARKED, true);
+                headers.set(name::PARKED, 1i64);
                 Self::Dead { headers: plain, parked: headers::encode(&headers)? }
             }
             Settlement::Suspect { headers } => Self::Suspect { headers: headers::encode(&headers)? },
