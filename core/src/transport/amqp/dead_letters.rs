@@ -154,7 +154,11 @@ impl Walk {
             tags.sort_unstable();
             match self.ack(generation, &tags.iter().map(|(tag, _)| *tag).collect::<Vec<_>>()).await {
                 Ok(()) => self.gone += tags.len() as u64,
-                Err(error) => tags.iter().for_each(|(_, at)| results[*at] = Err(error.duplicate())),
+                Err(error) => {
+                    for (_, at) in tags {
+                        results[at] = Err(error.duplicate());
+                    }
+                }
             }
         }
         results
