@@ -1,0 +1,199 @@
+//! The transport itself: a handle of a broker.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::broker::Broker;
+use super::dead_letters::MemoryDeadLetters;
+use super::faults::Faults;
+use super::pipeline;
+use super::script::Operation;
+use super::settling::MAX_DELAY;
+use crate::event::Timestamp;
+use crate::transport::{
+    Capabilities, DeadLetters, Message, Ordered, Receipt, Source, SubscriptionInfo, SubscriptionSpec, Transport,
+};
+use crate::{Error, ErrorKind, Result};
+
+/// The brokers that have a name, as long as someone uses them.
+static NAMED: Mutex<Option<HashMap<String, Weak<Broker>>>> = Mutex::new(None);
+
+/// Reaches the broker that `url` names: `memory:` is a new one, `memory:name` the one of that name in this process.
+pub fn connect(url: &str) -> Result<Arc<dyn Transport>> {
+    Ok(Arc::new(MemoryTransport::open(url)?))
+}
+
+/// A broker inside the process: nothing is durable, all else is as on the other transports.
+///
+/// Its clock is Tokio's. A named broker lives as long as a transport or source of it.
+///
+/// ```
+/// # use tidings::transport::{SubscriptionSpec, Transport, memory::MemoryTransport};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let mut spec = SubscriptionSpec::new("billing");
+/// spec.binding_keys.push("order.*".into());
+/// let source = transport.subscribe(&spec).await?;
+/// assert!(source.health().consuming);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct MemoryTransport {
+    broker: Arc<Broker>,
+    /// Tells its sources from those of other transports on the same broker.
+    id: u64,
+    closed: AtomicBool,
+}
+
+impl Default for MemoryTransport {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryTransport {
+    /// A transport with a broker of its own.
+    pub fn new() -> Self {
+        Self::of(Broker::new())
+    }
+
+    /// As [`connect`], with the faults and the clock at hand.
+    pub fn open(url: &str) -> Result<Self> {
+        let invalid = |message: &str| {
+            Err(Error::new(ErrorKind::InvalidUrl, message)
+                .field("url", crate::transport::registry::redact(url))
+                .remedy("use memory: or memory:name, the name of letters, digits and . _ -"))
+        };
+        let Some(name) = url.strip_prefix("memory:") else { return invalid("this is no URL of a memory broker") };
+        if name.chars().any(|c| !c.is_ascii_alphanumeric() && !"._-".contains(c)) {
+            return invalid("the memory broker's name has other characters than letters, digits and . _ -");
+        }
+        if name.is_empty() {
+            return Ok(Self::new());
+        }
+        let mut named = NAMED.lock();
+        let named = named.get_or_insert_default();
+        named.retain(|_, broker| broker.strong_count() > 0);
+        let broker = named.get(name).and_then(Weak::upgrade).unwrap_or_else(Broker::new);
+        named.insert(name.to_owned(), Arc::downgrade(&broker));
+        Ok(Self::of(broker))
+    }
+
+    fn of(broker: Arc<Broker>) -> Self {
+        let id = broker.with(|state, _| state.fresh_id());
+        Self { broker, id, closed: AtomicBool::new(false) }
+    }
+
+    /// Keeps at most `max` events per subscription, dead letters included (1,000,000 unless set), and as many scheduled
+    /// ones. An event that finds one of its subscriptions full is `REJECTED` and stored nowhere.
+    pub fn max_events(self, max: usize) -> Self {
+        self.broker.with(|state, _| state.max_events = max);
+        self
+    }
+
+    /// The broker's wall clock. It starts at the host's and runs with Tokio's.
+    pub fn now(&self) -> Timestamp {
+        self.broker.now()
+    }
+
+    /// The fault script of the broker.
+    pub fn faults(&self) -> Faults {
+        Faults::new(self.broker.clone())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// A fault scripted for an operation that has no effect to come after.
+    async fn upset(&self, operation: Operation) -> Result<()> {
+        let (pause, fault) = {
+            let mut script = self.broker.script.lock();
+            (script.pause(operation), script.draw(operation))
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        fault.map_or(Ok(()), |fault| Err(fault.error()))
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the transport was closed").remedy("connect again")
+}
+
+#[async_trait]
+impl Transport for MemoryTransport {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            ordered: Ordered::Keyed,
+            fenced_settle: true,
+            max_delay: MAX_DELAY,
+            // As RabbitMQ: what passes a test here passes there.
+            max_payload: 16 * 1024 * 1024,
+            reports_routing: true,
+            counts_in_flight: true,
+            ..Capabilities::new("memory")
+        }
+    }
+
+    async fn publish(&self, batch: Vec<Message>) -> Vec<Result<Receipt>> {
+        if self.check_open().is_err() {
+            return batch.iter().map(|_| Err(closed())).collect();
+        }
+        let (pause, faults) = {
+            let mut script = self.broker.script.lock();
+            let faults: Vec<_> = batch.iter().map(|_| script.draw(Operation::Publish)).collect();
+            (script.pause(Operation::Publish), faults)
+        };
+        pipeline::publish(&self.broker, batch, faults, pause).await
+    }
+
+    async fn subscribe(&self, spec: &SubscriptionSpec) -> Result<Arc<dyn Source>> {
+        self.check_open()?;
+        spec.check()?;
+        self.upset(Operation::Subscribe).await?;
+        Ok(Arc::new(self.broker.subscribe(spec, self.id)?))
+    }
+
+    async fn dead_letters(&self, subscription: &str) -> Result<Box<dyn DeadLetters>> {
+        self.check_open()?;
+        Ok(Box::new(MemoryDeadLetters::open(self.broker.clone(), subscription)?))
+    }
+
+    async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>> {
+        self.check_open()?;
+        Ok(self.broker.with(|state, _| state.subscriptions.iter().map(|(name, it)| it.info(name)).collect()))
+    }
+
+    async fn delete_subscription(&self, name: &str) -> Result<bool> {
+        self.check_open()?;
+        Ok(self.broker.with(|state, _| state.delete(name)))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.check_open()?;
+        if self.broker.with(|state, _| state.unreachable) {
+            return Err(Error::new(ErrorKind::ConnectionFailed, "the connection is cut, as the fault script has it"));
+        }
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.broker.with(|state, now| {
+            for (name, id) in state.source_ids(|source| source.handle == self.id) {
+                state.close_source(&name, id, now);
+            }
+        });
+        Ok(())
+    }
+}
