@@ -19,6 +19,15 @@ pub mod settlement;
 mod subscriber;
 pub mod transport;
 
+/// The code of the README and the guides compiles, and runs where it can.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/guide.md")]
+    struct Guide;
+}
+
 pub use broker::{BROKER_URL_VARIABLE, Broker, DEFAULT_URL, REQUIRE_BROKER_VARIABLE};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use event::{DomainEvent, HeaderValue, Headers, Timestamp};

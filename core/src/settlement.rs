@@ -51,6 +51,10 @@ pub mod reason {
     pub const UNSUPPORTED_CONTENT_TYPE: &str = "unsupported-content-type";
     /// The broker dead-lettered it by itself and did not say why.
     pub const BROKER: &str = "broker";
+
+    /// All of them, in the order of the table.
+    pub const ALL: &[&str] =
+        &[ERROR, MAX_RETRIES, MAX_AGE, TIMEOUT, PANIC, CRASHED, UNDECODABLE, UNSUPPORTED_CONTENT_TYPE, BROKER];
 }
 
 /// How a handler failed.

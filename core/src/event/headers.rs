@@ -59,6 +59,34 @@ pub mod name {
     pub const DEAD_SUBSCRIPTION: &str = "tidings-dead-subscription";
     /// The dead letter is a copy; the event itself waits at the head of its key.
     pub const PARKED: &str = "tidings-parked";
+
+    /// All of them, in the order of the table.
+    pub const ALL: &[&str] = &[
+        KEY,
+        ATTEMPT,
+        IDEMPOTENCY_KEY,
+        CORRELATION_ID,
+        CAUSATION_ID,
+        TENANT,
+        TRACEPARENT,
+        TRACESTATE,
+        BAGGAGE,
+        CONTENT_TYPE,
+        SUSPECT,
+        DELIVERIES,
+        TO,
+        DELAY_PREFIX,
+        DEAD_PREFIX,
+        DEAD_REASON,
+        DEAD_ERROR_TYPE,
+        DEAD_ERROR,
+        DEAD_STACK,
+        DEAD_ATTEMPTS,
+        DEAD_FIRST_FAILED_AT,
+        DEAD_FAILED_AT,
+        DEAD_SUBSCRIPTION,
+        PARKED,
+    ];
 }
 
 /// Value of a header. Text and numbers are what Tidings writes; the rest is kept for foreign events.

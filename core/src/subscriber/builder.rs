@@ -36,7 +36,8 @@ pub struct SubscriptionOptions {
 }
 
 impl SubscriptionOptions {
-    pub(super) fn new(name: &str) -> Self {
+    /// The defaults, for a subscription of this name.
+    pub fn new(name: &str) -> Self {
         Self {
             spec: SubscriptionSpec::new(name),
             max_retries: None,

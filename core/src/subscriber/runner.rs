@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -9,12 +10,15 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::handler::Handler;
+use super::session::Phase;
 use super::{Deliveries, Middleware, Next};
 use crate::event::DomainEvent;
 use crate::settlement::{Failure, Outcome, reason};
 
 /// Events that a lone worker takes at a time.
 const BATCH: usize = 32;
+/// Longest time that an outcome waits for others to be settled with.
+const LONGEST_WAIT: Duration = Duration::from_millis(1);
 
 pub(super) struct Runner {
     pub(super) deliveries: Arc<Deliveries>,
@@ -34,23 +38,40 @@ impl Runner {
             if batch.is_empty() {
                 return Ok(());
             }
+            // Handlers that finish without waiting are settled together; before one waits, those done are settled.
+            let mut done = Vec::with_capacity(batch.len());
+            let mut oldest = Instant::now();
             for delivery in batch {
-                if session.phase() != super::session::Phase::Open || session.is_paused() {
+                if session.phase() != Phase::Open || session.is_paused() {
                     // Dropping it gives it back.
                     continue;
                 }
                 let started = Instant::now();
-                let outcome = self.run(delivery.event()).await;
-                session.counters.handled(started.elapsed());
-                session.settle_soon([(delivery, outcome)]);
+                let mut run = std::pin::pin!(self.run(delivery.event().clone()));
+                let outcome = match futures_util::poll!(run.as_mut()) {
+                    Poll::Ready(outcome) => outcome,
+                    Poll::Pending => {
+                        session.settle_soon(done.drain(..));
+                        run.await
+                    }
+                };
+                let now = Instant::now();
+                session.counters.handled(now - started);
+                if done.is_empty() {
+                    oldest = now;
+                }
+                done.push((delivery, outcome));
+                if now - oldest > LONGEST_WAIT {
+                    session.settle_soon(done.drain(..));
+                }
             }
+            session.settle_soon(done);
         }
     }
 
-    async fn run(&self, event: &DomainEvent) -> Outcome {
+    async fn run(&self, event: DomainEvent) -> Outcome {
         let span = tracing::info_span!("handle", subscription = %self.deliveries.session.spec.name, id = event.id(),
             routing_key = event.routing_key(), retries = event.retries());
-        let event = event.clone();
         let handled = async {
             if self.middleware.is_empty() {
                 (self.handler)(event).await

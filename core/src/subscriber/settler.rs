@@ -28,6 +28,14 @@ pub(super) struct Item {
     pub(super) completion: Option<Arc<Completion>>,
 }
 
+impl Item {
+    fn complete(&self, error: Option<Error>) {
+        if let Some(completion) = &self.completion {
+            completion.done(error);
+        }
+    }
+}
+
 /// Tells the host that all deliveries of one call are settled, or the first error.
 pub(super) struct Completion(Mutex<Outstanding>);
 
@@ -61,20 +69,46 @@ impl Completion {
 /// What is to be settled. Bounded by the prefetch: every item is a delivery that counts against it.
 #[derive(Default)]
 pub(super) struct Settler {
-    queue: Mutex<Vec<Item>>,
+    queue: Mutex<Queue>,
     wake: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: Vec<Item>,
+    /// The settler is gone: nothing is settled any more, the source has released what was left.
+    ended: bool,
 }
 
 impl Settler {
     pub(super) fn push(&self, items: impl IntoIterator<Item = Item>) {
         let mut queue = self.queue.lock();
-        let before = queue.len();
-        queue.extend(items);
-        let grown = queue.len() > before;
+        if queue.ended {
+            drop(queue);
+            for item in items {
+                item.complete(Some(closed()));
+            }
+            return;
+        }
+        let before = queue.items.len();
+        queue.items.extend(items);
+        let grown = queue.items.len() > before;
         drop(queue);
         if grown {
             self.wake.notify_one();
         }
+    }
+
+    /// Everything that is to be settled now.
+    fn take(&self) -> Vec<Item> {
+        std::mem::take(&mut self.queue.lock().items)
+    }
+
+    /// Ends the queue unless something came in meanwhile.
+    fn end(&self) -> bool {
+        let mut queue = self.queue.lock();
+        queue.ended = queue.items.is_empty();
+        queue.ended
     }
 
     pub(super) fn wake(&self) {
@@ -91,10 +125,13 @@ pub(super) async fn run(session: Arc<Session>) {
     let hold_check = session.spec.max_hold / 4;
     loop {
         let mut batch = std::mem::take(&mut again);
-        batch.append(&mut session.settler.queue.lock());
+        batch.append(&mut session.settler.take());
         if batch.is_empty() {
             if session.phase() == Phase::Closed {
-                return;
+                if session.settler.end() {
+                    return;
+                }
+                continue;
             }
             if tokio::time::timeout(hold_check, session.settler.wake.notified()).await.is_err() {
                 session.release_held();
@@ -126,9 +163,7 @@ async fn settle(session: &Arc<Session>, batch: Vec<Item>) -> Vec<Item> {
         match result {
             Ok(()) => {
                 session.counters.count(item.effect);
-                if let Some(completion) = &item.completion {
-                    completion.done(None);
-                }
+                item.complete(None);
                 settled.push((item, true));
             }
             Err(error) if error.retryable() => {
@@ -144,9 +179,7 @@ async fn settle(session: &Arc<Session>, batch: Vec<Item>) -> Vec<Item> {
                     session.counters.settle_failures.fetch_add(1, Relaxed);
                     tracing::error!(subscription = %session.spec.name, %error, effect = ?item.effect, "could not settle");
                 }
-                if let Some(completion) = &item.completion {
-                    completion.done(Some(error));
-                }
+                item.complete(Some(error));
                 settled.push((item, false));
             }
         }
@@ -157,9 +190,7 @@ async fn settle(session: &Arc<Session>, batch: Vec<Item>) -> Vec<Item> {
 
 fn abandon(session: &Arc<Session>, items: &[(Item, bool)]) {
     for (item, _) in items {
-        if let Some(completion) = &item.completion {
-            completion.done(Some(closed()));
-        }
+        item.complete(Some(closed()));
     }
     session.settled(items);
 }

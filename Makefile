@@ -1,0 +1,46 @@
+# A newcomer needs two targets: `make demo` and `make test`.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+SERVICES := eval "$$(tests/services env)";
+
+.PHONY: help demo test test-long check bench faults services toolchain
+
+help: ## Lists the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+toolchain:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs (any stable from 1.89 on)"; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing (the bundled SQLite needs one): apt install build-essential, or xcode-select --install"; exit 1; }
+
+demo: toolchain ## Plays a real day of events on the embedded file, or on BROKER=amqp://…
+	@echo "Building (a few minutes the first time) …"
+	@cargo build --quiet -p airport
+	@cargo run --quiet -p airport
+
+services: ## Starts the servers that the tests need, and says what it did
+	tests/services up
+
+test: toolchain services ## Starts servers, runs every test in its short form
+	cargo build --workspace --all-targets --all-features
+	$(SERVICES) cargo test --workspace --all-features
+	$(SERVICES) cargo run --quiet -p tidings-faults -- --short
+	$(SERVICES) tests/interop/run
+
+test-long: toolchain services ## The full sizes: 100,000 events under kill -9, release build
+	$(SERVICES) cargo test --release --workspace --all-features
+	$(SERVICES) cargo run --release -p tidings-faults -- --events 100000
+	$(SERVICES) TIDINGS_LONG=1 tests/interop/run
+
+faults: toolchain services ## Kills, cuts and freezes while a ledger counts
+	$(SERVICES) cargo run --release -p tidings-faults -- $(ARGS)
+
+bench: toolchain services ## Side by side with the peers; results in target/bench/results.json
+	$(SERVICES) cargo run --release -p tidings-bench -- $(ARGS)
+
+check: toolchain ## Format, lints, dependency rules
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	for feature in memory sqlite amqp; do cargo clippy -p tidings --no-default-features --features $$feature -- -D warnings; done
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p tidings --all-features
+	tests/dependencies

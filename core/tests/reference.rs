@@ -1,0 +1,81 @@
+//! `core/docs/reference.md` says what the code does: it is generated here, and compared.
+//!
+//! `TIDINGS_UPDATE=1 cargo test --test reference` writes it.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use tidings::SubscriptionOptions;
+
+fn table(file: &str) -> Vec<Value> {
+    let path = format!("{}/../tests/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn text<'a>(row: &'a Value, key: &str) -> &'a str {
+    row[key].as_str().unwrap_or_default()
+}
+
+fn reference() -> String {
+    let options = SubscriptionOptions::new("any");
+    let spec = &options.spec;
+    let mut page = String::from(
+        "# Reference\n\nGenerated from the code (`core/tests/reference.rs`).\n\n## Defaults\n\n| option | default |\n|---|---|\n",
+    );
+    for (option, default) in [
+        ("exchange", format!("`{}`", spec.exchange)),
+        ("retry policy", options.retry.as_ref().map_or("none: an error dead-letters".into(), |r| format!("{r:?}"))),
+        ("max_retries", options.max_retries.unwrap_or(0).to_string()),
+        ("concurrency", options.concurrency.to_string()),
+        ("prefetch", "2 × concurrency, at least 16".to_owned()),
+        ("handler time-out", options.timeout.map_or("none".into(), |t| format!("{t:?}"))),
+        ("dead_letter", spec.dead_letter.to_string()),
+        ("max_deliveries", options.max_deliveries.to_string()),
+        ("lease (SQL)", format!("{:?}", spec.lease)),
+        ("max_hold", format!("{:?}", spec.max_hold)),
+        ("queue type (RabbitMQ)", format!("{:?}", spec.queue_type).to_lowercase()),
+        ("capture_stack", options.capture_stack.to_string()),
+        ("publish_timeout", "30s".to_owned()),
+        ("drain_timeout", "30s".to_owned()),
+        ("max_payload", "1 MiB".to_owned()),
+        ("headers of one event", "64 KiB at most".to_owned()),
+    ] {
+        let _infallible = writeln!(page, "| {option} | {default} |");
+    }
+    page.push_str("\n## Error codes\n\n`Error::code()`. *Again*: the same call can succeed later.\n\n| code | again | meaning |\n|---|---|---|\n");
+    for row in table("errors.json") {
+        let again = if row["retryable"] == true { "yes" } else { "" };
+        let _infallible = writeln!(page, "| `{}` | {again} | {} |", text(&row, "code"), text(&row, "meaning"));
+    }
+    page.push_str("\n## Headers\n\n| header | meaning |\n|---|---|\n");
+    for row in table("headers.json") {
+        let _infallible = writeln!(page, "| `{}` | {} |", text(&row, "name"), text(&row, "meaning"));
+    }
+    page.push_str(
+        "\n## Reasons of dead letters\n\nHandlers may give any other text.\n\n| reason | meaning |\n|---|---|\n",
+    );
+    for row in table("reasons.json") {
+        let _infallible = writeln!(page, "| `{}` | {} |", text(&row, "name"), text(&row, "meaning"));
+    }
+    page.push_str("\n## Metrics\n\n`Broker::metrics()`.\n\n| name | kind | label | meaning |\n|---|---|---|---|\n");
+    for row in table("metrics.json") {
+        let (name, kind, label) = (text(&row, "name"), text(&row, "kind"), text(&row, "label"));
+        let _infallible = writeln!(page, "| `{name}` | {kind} | {label} | {} |", text(&row, "meaning"));
+    }
+    page
+}
+
+#[test]
+fn the_reference_is_what_the_code_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference.md");
+    let page = reference();
+    if std::env::var_os("TIDINGS_UPDATE").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        page,
+        "run TIDINGS_UPDATE=1 cargo test -p tidings --test reference"
+    );
+}
