@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 SERVICES := eval "$$(tests/services env)";
 
-.PHONY: help demo test test-long check bench faults services toolchain
+.PHONY: help demo test test-long check bench faults services toolchain brokers
 
 help: ## Lists the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,24 +18,27 @@ demo: toolchain ## Plays a real day of events on the embedded file, or on BROKER
 	@cargo build --quiet -p airport
 	@cargo run --quiet -p airport
 
-services: ## Starts the servers that the tests need, and says what it did
+services: ## Starts every server there is a test for, and says what it did
 	tests/services up
 
-test: toolchain services ## Starts servers, runs every test in its short form
+brokers:
+	tests/services up rabbitmq3 rabbitmq4
+
+test: toolchain brokers ## Starts servers, runs every test in its short form
 	cargo build --workspace --all-targets --all-features
 	$(SERVICES) cargo test --workspace --all-features
 	$(SERVICES) cargo run --quiet -p tidings-faults -- --short
 	$(SERVICES) tests/interop/run
 
-test-long: toolchain services ## The full sizes: 100,000 events under kill -9, release build
+test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, release build
 	$(SERVICES) cargo test --release --workspace --all-features
 	$(SERVICES) cargo run --release -p tidings-faults -- --events 100000
 	$(SERVICES) TIDINGS_LONG=1 tests/interop/run
 
-faults: toolchain services ## Kills, cuts and freezes while a ledger counts
+faults: toolchain brokers ## Kills, cuts and freezes while a ledger counts
 	$(SERVICES) cargo run --release -p tidings-faults -- $(ARGS)
 
-bench: toolchain services ## Side by side with the peers; results in target/bench/results.json
+bench: toolchain brokers ## Side by side with the peers; results in target/bench/results.json
 	$(SERVICES) cargo run --release -p tidings-bench -- $(ARGS)
 
 check: toolchain ## Format, lints, dependency rules

@@ -122,6 +122,16 @@ impl DomainEvent {
         self.with_header(name::KEY, key.into())
     }
 
+    /// Sets the tenant that the event belongs to.
+    pub fn with_tenant(self, tenant: impl Into<Arc<str>>) -> Self {
+        self.with_header(name::TENANT, tenant.into())
+    }
+
+    /// Sets the de-duplication key; without one the event's id is the key.
+    pub fn with_idempotency_key(self, key: impl Into<Arc<str>>) -> Self {
+        self.with_header(name::IDEMPOTENCY_KEY, key.into())
+    }
+
     /// Sets a header. Names and sizes are checked when the event is published.
     pub fn with_header(mut self, name: impl AsRef<str> + Into<Arc<str>>, value: impl Into<HeaderValue>) -> Self {
         self.headers.set(name, value);

@@ -1,5 +1,6 @@
 //! [`Running`]: a started subscriber.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,9 +61,11 @@ impl Running {
     }
 
     /// Waits until the subscriber has ended: by [`stop`](Self::stop), or by an error that it cannot recover from.
+    ///
+    /// For one caller at a time; may be cancelled and called again.
     pub async fn wait(&self) -> Result<()> {
-        let mut workers = std::mem::take(&mut *self.workers.lock());
-        while let Some(ended) = workers.join_next().await {
+        // The workers stay where they are, so that a caller that stops waiting does not end them.
+        while let Some(ended) = poll_fn(|context| self.workers.lock().poll_join_next(context)).await {
             match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(error),

@@ -1,10 +1,42 @@
-//! The `amqp` transport.
+//! The `amqp` transport: RabbitMQ 3.10 to 4.x, older servers and LavinMQ with `?queue_type=classic`.
+//!
+//! ```text
+//! publish ──► publisher ──► pipeline ──► window (confirms) ──► exchange ──► queue of each subscription
+//!                              ▲                                               │
+//! settle ──────────────────────┘ retry, dead letter, suspect                   ▼
+//!    └──► ack, nack ◄── unsettled ◄────────────────────────────────── source (next)
+//! ```
+//!
+//! Two connections, one to publish and one to consume: when the server blocks the one that publishes, acks still get
+//! through. `topology` declares, `lattice` delays, `dead_letters` browses and replays.
+
+mod broker;
+mod connection;
+mod dead_letters;
+mod error;
+mod headers;
+mod lattice;
+mod outbound;
+mod pipeline;
+mod publisher;
+mod settle;
+mod source;
+mod topology;
+mod unsettled;
+mod url;
+mod window;
+
 use std::sync::Arc;
 
 use super::Transport;
 use crate::Result;
 
-/// Reaches the broker.
-pub async fn connect(_url: &str) -> Result<Arc<dyn Transport>> {
-    unreachable!()
+/// Reaches the broker that `url` names: `amqp[s]://user:password@host:port/vhost?parameters`.
+///
+/// Parameters: `cacertfile`, `certfile`, `keyfile`, `verify` (`verify_peer`), `heartbeat` (seconds, default 10),
+/// `connection_timeout` (milliseconds, default 10,000), `queue_type` (`classic` for servers without quorum queues).
+///
+/// Errors: `INVALID_URL`, `ACCESS_REFUSED`, `CONNECTION_FAILED`, `TLS_FAILED`, all without the password.
+pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
+    Ok(Arc::new(broker::Broker::reach(url).await?))
 }

@@ -143,6 +143,10 @@ impl Transport for MemoryTransport {
         }
     }
 
+    fn now(&self) -> Timestamp {
+        self.broker.now()
+    }
+
     async fn publish(&self, batch: Vec<Message>) -> Vec<Result<Receipt>> {
         if self.check_open().is_err() {
             return batch.iter().map(|_| Err(closed())).collect();

@@ -1,10 +1,39 @@
-//! The `sqlite` transport.
-use std::sync::Arc;
+//! The `sqlite` transport: a durable broker in one file, for several processes of one machine, without a server.
+//!
+//! ```text
+//! callers ──► queue ──► writer thread: one BEGIN IMMEDIATE … COMMIT for all that wait ──► answers
+//! ```
+//!
+//! `writer` runs what `publish`, `claim`, `settle`, `dead_letters` and `admin` put into its queue, and wakes by itself
+//! for what falls due: retries, scheduled events, leases. `registry` gives every opener of a file in this process the
+//! same store, since SQLite's file locks belong to the process. The tables are explained in `migrations/`.
 
-use super::Transport;
-use crate::Result;
+mod admin;
+mod bindings;
+mod claim;
+mod client;
+mod clock;
+mod dead_letters;
+mod error;
+mod events;
+mod headers;
+mod ledger;
+mod open;
+mod ordered;
+mod owner;
+mod publish;
+mod purge;
+mod queue;
+mod registry;
+mod scheduled;
+mod schema;
+mod settle;
+mod source;
+mod store;
+mod transport;
+mod tx;
+mod url;
+mod waiting;
+mod writer;
 
-/// Reaches the broker.
-pub async fn connect(_url: &str) -> Result<Arc<dyn Transport>> {
-    unreachable!()
-}
+pub use transport::connect;

@@ -1,0 +1,210 @@
+//! RabbitMQ as a transport.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::connection::{Connector, Live, open};
+use super::dead_letters::{Context, Walk};
+use super::error;
+use super::lattice::MAX_DELAY;
+use super::outbound::Outbound;
+use super::publisher::Publisher;
+use super::source::AmqpSource;
+use super::topology::{Declarer, dead_letter_exchange, dead_letter_queue};
+use super::url::Config;
+use crate::event::Timestamp;
+use crate::transport::spec::DEFAULT_EXCHANGE;
+use crate::transport::{
+    Capabilities, DeadLetters, Message, QueueType, Receipt, Source, SubscriptionInfo, SubscriptionSpec, Transport,
+};
+use crate::{Error, ErrorKind, Result};
+
+/// RabbitMQ 4 closes the channel for a larger body.
+const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
+
+/// One virtual host of a RabbitMQ.
+#[derive(Debug)]
+pub(super) struct Broker {
+    config: Arc<Config>,
+    publish: Arc<Connector>,
+    consume: Arc<Connector>,
+    publisher: Arc<Publisher>,
+    /// Subscriptions that this process has used, with the exchange of each.
+    used: Mutex<BTreeMap<String, Arc<str>>>,
+    sources: Mutex<Vec<std::sync::Weak<AmqpSource>>>,
+    closed: AtomicBool,
+}
+
+impl Broker {
+    /// Connects once, to see whether it can be done.
+    pub(super) async fn reach(url: &str) -> Result<Self> {
+        let config = Arc::new(Config::parse(url)?);
+        let first: Arc<Live> = Arc::new(open(&config).await?);
+        let spare = Arc::new(Mutex::new(Some(first)));
+        let publish = Arc::new(Connector::new(config.clone(), "publish", spare.clone()));
+        let consume = Arc::new(Connector::new(config.clone(), "consume", spare));
+        let publisher = Arc::new(Publisher::start(publish.clone(), config.queue_type));
+        Ok(Self {
+            config,
+            publish,
+            consume,
+            publisher,
+            used: Mutex::default(),
+            sources: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(error::closed()) } else { Ok(()) }
+    }
+
+    async fn count(&self, name: &str) -> Result<Option<SubscriptionInfo>> {
+        let declarer = Declarer::open(&self.consume).await?;
+        let Some(queue) = declarer.look(name).await? else { return Ok(None) };
+        let mut info = SubscriptionInfo::new(name);
+        info.ready = queue.message_count().into();
+        if let Some(dead) = declarer.look(&dead_letter_queue(name)).await? {
+            info.dead = dead.message_count().into();
+            declarer.close().await;
+        }
+        Ok(Some(info))
+    }
+}
+
+/// Refuses what would make the server end the channel or the connection.
+fn check(message: &Message) -> Result<()> {
+    message.headers.check()?;
+    if message.body.len() > MAX_PAYLOAD {
+        return Err(Error::new(ErrorKind::PayloadTooLarge, format!("the body has {} bytes", message.body.len()))
+            .field("max_payload", MAX_PAYLOAD)
+            .remedy("publish a reference to the data instead"));
+    }
+    if let Some(at) = message.deliver_at {
+        let delay = at.since(Timestamp::now());
+        if delay > MAX_DELAY {
+            return Err(super::lattice::too_long(delay));
+        }
+    }
+    Ok(())
+}
+
+fn receipt(message: (Arc<str>, Arc<str>, bool), routed: Option<bool>) -> Result<Receipt> {
+    let (id, routing_key, require_route) = message;
+    if require_route && routed == Some(false) {
+        return Err(Error::new(ErrorKind::Unroutable, "no subscription wants the event, and it was not stored")
+            .field("routing_key", routing_key)
+            .remedy("subscribe first, check the binding keys, or publish without require_route"));
+    }
+    Ok(Receipt::new(id, routed))
+}
+
+#[async_trait]
+impl Transport for Broker {
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::new("amqp");
+        capabilities.durable = true;
+        capabilities.multi_process = true;
+        capabilities.fenced_settle = true;
+        capabilities.max_delay = MAX_DELAY;
+        capabilities.max_payload = MAX_PAYLOAD;
+        capabilities.reports_routing = true;
+        capabilities
+    }
+
+    async fn publish(&self, batch: Vec<Message>) -> Vec<Result<Receipt>> {
+        let asked: Vec<_> = batch.iter().map(|m| (m.id.clone(), m.routing_key.clone(), m.require_route)).collect();
+        let outcomes = self.publisher.publish(batch, |message, reply| match check(&message) {
+            Ok(()) => Ok(Outbound::event(message, reply)),
+            Err(error) => Err((reply, error)),
+        });
+        outcomes.await.into_iter().zip(asked).map(|(outcome, asked)| receipt(asked, outcome?)).collect()
+    }
+
+    async fn subscribe(&self, spec: &SubscriptionSpec) -> Result<Arc<dyn Source>> {
+        self.check_open()?;
+        spec.check()?;
+        if spec.ordered.is_some() {
+            return Err(Error::new(ErrorKind::Unsupported, "this transport does not keep order per key")
+                .field("ordered", true)
+                .remedy("subscribe without ordered, or use sqlite:"));
+        }
+        let queue_type = match self.config.queue_type {
+            QueueType::Classic => QueueType::Classic,
+            QueueType::Quorum => spec.effective_queue_type(),
+        };
+        let (consume, publisher) = (self.consume.clone(), self.publisher.clone());
+        let source = AmqpSource::open(spec.clone(), queue_type, self.config.queue_type, consume, publisher).await?;
+        self.used.lock().insert(spec.name.clone(), spec.exchange.as_str().into());
+        let mut sources = self.sources.lock();
+        sources.retain(|source| source.strong_count() > 0);
+        sources.push(Arc::downgrade(&source));
+        drop(sources);
+        Ok(source)
+    }
+
+    async fn dead_letters(&self, subscription: &str) -> Result<Box<dyn DeadLetters>> {
+        self.check_open()?;
+        let exchange = self.used.lock().get(subscription).cloned().unwrap_or_else(|| DEFAULT_EXCHANGE.into());
+        let context = Context {
+            connector: self.consume.clone(),
+            publisher: self.publisher.clone(),
+            infrastructure: self.config.queue_type,
+            exchange,
+        };
+        let walk = Walk::open(context, subscription).await?;
+        self.used.lock().entry(subscription.to_owned()).or_insert_with(|| DEFAULT_EXCHANGE.into());
+        Ok(Box::new(walk))
+    }
+
+    async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>> {
+        self.check_open()?;
+        let names: Vec<String> = self.used.lock().keys().cloned().collect();
+        let mut infos = Vec::with_capacity(names.len());
+        for name in names {
+            infos.extend(self.count(&name).await?);
+        }
+        Ok(infos)
+    }
+
+    async fn delete_subscription(&self, name: &str) -> Result<bool> {
+        self.check_open()?;
+        let declarer = Declarer::open(&self.consume).await?;
+        let there = declarer.look(name).await?.is_some();
+        let declarer = if there { declarer } else { Declarer::open(&self.consume).await? };
+        let deleted = async {
+            declarer.delete_queue(name).await?;
+            declarer.delete_queue(&dead_letter_queue(name)).await?;
+            declarer.delete_exchange(&dead_letter_exchange(name)).await?;
+            declarer.delete_exchange(&format!("{name}-retry")).await
+        };
+        let deleted = deleted.await;
+        declarer.close_after(deleted).await?;
+        self.used.lock().remove(name);
+        Ok(there)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.check_open()?;
+        Declarer::open(&self.publish).await?.close().await;
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.publisher.close().await;
+        let sources: Vec<_> = self.sources.lock().drain(..).filter_map(|source| source.upgrade()).collect();
+        for source in sources {
+            source.close().await;
+        }
+        self.consume.close().await;
+        self.publish.close().await;
+        Ok(())
+    }
+}

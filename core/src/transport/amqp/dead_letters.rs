@@ -1,0 +1,272 @@
+//! A walk over the dead letters of a subscription.
+//!
+//! Everything that was looked at stays unacked until the walk ends; closing the channels then puts it back in its place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Consumer};
+use tokio::time::Instant;
+
+use super::connection::{Connector, answer_in_time};
+use super::headers::{has_extra, incoming, name_of, timestamp};
+use super::outbound::{Destination, Outbound};
+use super::publisher::Publisher;
+use super::source::{close_channel, stale};
+use super::topology::{Declarer, dead_letter_queue};
+use crate::event::name;
+use crate::settlement::reason;
+use crate::transport::{DeadLetters, Message, QueueType, StoredDeadLetter, Token};
+use crate::{Error, ErrorKind, Result};
+
+/// Most that one channel can have unacked.
+const MAX_PREFETCH: u64 = 65_535;
+/// When nothing has come for this long, what was counted at the start is gone.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often the queue is asked whether what was held is back, and for how long.
+const BACK_INTERVAL: Duration = Duration::from_millis(5);
+const BACK_WITHIN: Duration = Duration::from_secs(2);
+/// Time for a replay to be confirmed.
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a walk needs of the transport.
+pub(super) struct Context {
+    pub(super) connector: Arc<Connector>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) infrastructure: QueueType,
+    /// Exchange that the subscription's events came from.
+    pub(super) exchange: Arc<str>,
+}
+
+/// Dead letters, oldest first.
+pub(super) struct Walk {
+    context: Context,
+    name: Arc<str>,
+    queue: String,
+    depth: u64,
+    seen: u64,
+    /// Of those counted at the start, the ones that will not be there after the walk.
+    gone: u64,
+    /// Channels whose deliveries are held, oldest first.
+    channels: Vec<Channel>,
+    consumer: Option<Consumer>,
+    /// Deliveries that the current channel has still room for.
+    room: u64,
+    /// Deliveries that are neither replayed nor discarded, with what a foreign publisher had set.
+    held: HashMap<Token, Option<Arc<BasicProperties>>>,
+    can_replay: bool,
+}
+
+impl Walk {
+    /// Counts the dead letters. `SUBSCRIPTION_NOT_FOUND` without the subscription; one without dead letters is empty.
+    pub(super) async fn open(context: Context, name: &str) -> Result<Self> {
+        let queue = dead_letter_queue(name);
+        let declarer = Declarer::open(&context.connector).await?;
+        if declarer.look(name).await?.is_none() {
+            return Err(Error::new(ErrorKind::SubscriptionNotFound, "there is no subscription of this name")
+                .field("subscription", name)
+                .remedy("check the name and the virtual host"));
+        }
+        let depth = declarer.look(&queue).await?.map(|queue| u64::from(queue.message_count()));
+        if depth.is_some() {
+            declarer.close().await;
+        }
+        Ok(Self {
+            context,
+            name: name.into(),
+            queue,
+            depth: depth.unwrap_or(0),
+            seen: 0,
+            gone: 0,
+            channels: Vec::new(),
+            consumer: None,
+            room: 0,
+            held: HashMap::new(),
+            can_replay: false,
+        })
+    }
+
+    /// A consumer with room for the next delivery.
+    async fn consumer(&mut self) -> Result<&mut Consumer> {
+        if self.room == 0 {
+            self.consumer = None;
+        }
+        if self.consumer.is_none() {
+            let room = (self.depth - self.seen).min(MAX_PREFETCH);
+            let (channel, _) = self.context.connector.channel().await?;
+            let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
+            answer_in_time(channel.basic_qos(prefetch, BasicQosOptions::default()), "the prefetch").await?;
+            let tag = name_of(format!("tidings-walk-{}", self.channels.len()));
+            let consuming = channel.basic_consume(name_of(&*self.queue), tag, BasicConsumeOptions::default(), FieldTable::default());
+            self.consumer = Some(answer_in_time(consuming, &format!("reading queue {}", self.queue)).await?);
+            self.channels.push(channel);
+            self.room = room;
+        }
+        self.consumer.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "a walk has no consumer"))
+    }
+
+    fn read(&mut self, delivery: Delivery) -> StoredDeadLetter {
+        let token = Token { id: delivery.delivery_tag, generation: self.channels.len() as u64 };
+        let extra = has_extra(&delivery.properties).then(|| Arc::new(delivery.properties.clone()));
+        self.held.insert(token, extra);
+        self.seen += 1;
+        self.room -= 1;
+        let (mut headers, notes) = incoming(&delivery.properties, &self.name);
+        if headers.get(name::DEAD_REASON).is_none() {
+            headers.set(name::DEAD_REASON, notes.death_reason.unwrap_or_else(|| reason::BROKER.to_owned()));
+        }
+        let message = Message {
+            exchange: self.context.exchange.clone(),
+            routing_key: delivery.routing_key.as_str().into(),
+            id: delivery.properties.message_id().as_ref().map_or_else(|| "".into(), |id| id.as_str().into()),
+            key: headers.text(name::KEY).map(Into::into),
+            timestamp: timestamp(&delivery.properties),
+            body: Bytes::from(delivery.data),
+            headers,
+            deliver_at: None,
+            require_route: false,
+            deadline: None,
+        };
+        StoredDeadLetter { token, message }
+    }
+
+    async fn ack(&mut self, token: Token) -> Result<()> {
+        let at = usize::try_from(token.generation).unwrap_or(0);
+        let channel = at.checked_sub(1).and_then(|at| self.channels.get(at));
+        let Some(channel) = channel.filter(|channel| channel.status().connected() && self.held.contains_key(&token)) else {
+            return Err(stale());
+        };
+        answer_in_time(channel.basic_ack(token.id, BasicAckOptions::default()), "removing a dead letter").await?;
+        self.held.remove(&token);
+        self.gone += 1;
+        Ok(())
+    }
+
+    /// Nothing more comes: somebody else has the rest.
+    fn give_up(&mut self) {
+        self.gone += self.depth - self.seen;
+        self.seen = self.depth;
+    }
+
+    /// Waits until the queue shows again what was held. The server puts it back after it has answered the close, and
+    /// another walk, opened at once, would find an empty queue.
+    async fn wait_until_back(&self) -> Result<()> {
+        let declarer = Declarer::open(&self.context.connector).await?;
+        let deadline = Instant::now() + BACK_WITHIN;
+        while let Some(queue) = declarer.look(&self.queue).await? {
+            // Who reads the queue meanwhile, on purpose or by another walk, would keep us here for ever.
+            if u64::from(queue.message_count()) >= self.depth - self.gone || Instant::now() >= deadline {
+                declarer.close().await;
+                break;
+            }
+            tokio::time::sleep(BACK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Lets replayed events into the subscription's queue, also where only the peer has declared it.
+    async fn prepare_replay(&mut self) -> Result<()> {
+        if !self.can_replay {
+            let declarer = Declarer::open(&self.context.connector).await?;
+            let declared = match declarer.deliver(self.context.infrastructure).await {
+                Ok(()) => declarer.bind_delivery(&self.name).await,
+                Err(error) => Err(error),
+            };
+            declarer.close_after(declared).await?;
+            self.can_replay = true;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Walk {
+    fn depth(&self) -> u64 {
+        self.depth
+    }
+
+    async fn next(&mut self, max: usize) -> Result<Vec<StoredDeadLetter>> {
+        let mut letters = Vec::new();
+        while letters.len() < max && self.seen < self.depth {
+            // Whoever waits gets what is there; only the first one is worth waiting for.
+            let patience = if letters.is_empty() { PATIENCE } else { Duration::from_millis(50) };
+            match tokio::time::timeout(patience, self.consumer().await?.next()).await {
+                Ok(Some(Ok(delivery))) => letters.push(self.read(delivery)),
+                Ok(Some(Err(error))) => {
+                    return Err(super::error::answered(error, &format!("reading queue {}", self.queue)));
+                }
+                Ok(None) => self.give_up(),
+                Err(_) if letters.is_empty() => self.give_up(),
+                Err(_) => break,
+            }
+        }
+        Ok(letters)
+    }
+
+    async fn replay(&mut self, batch: Vec<(Token, Message)>) -> Vec<Result<()>> {
+        let mut results: Vec<Result<()>> = std::iter::repeat_with(|| Ok(())).take(batch.len()).collect();
+        if let Err(error) = self.prepare_replay().await {
+            results.fill_with(|| Err(error.duplicate()));
+            return results;
+        }
+        let deadline = Instant::now() + REPLAY_TIMEOUT;
+        let name = self.name.clone();
+        let tokens: Vec<Token> = batch.iter().map(|(token, _)| *token).collect();
+        let mut indexes = Vec::with_capacity(batch.len());
+        let mut publishable = Vec::with_capacity(batch.len());
+        for (at, (token, message)) in batch.into_iter().enumerate() {
+            match self.held.get(&token) {
+                Some(extra) => {
+                    indexes.push(at);
+                    publishable.push((message, extra.clone()));
+                }
+                None => results[at] = Err(stale()),
+            }
+        }
+        let publishing = self.context.publisher.publish(publishable, |(message, extra), reply| {
+            let mut out = Outbound::event(Message { deadline: Some(deadline), deliver_at: None, ..message }, reply);
+            out.extra = extra;
+            out.to = Destination::Subscription(name.clone());
+            out.fit();
+            Ok(out)
+        });
+        for (at, outcome) in indexes.into_iter().zip(publishing.await) {
+            results[at] = match outcome {
+                Ok(Some(false)) => Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
+                    .field("subscription", &self.name)
+                    .remedy("subscribe again, then replay")),
+                Ok(_) => self.ack(tokens[at]).await,
+                Err(error) => Err(error),
+            };
+        }
+        results
+    }
+
+    async fn discard(&mut self, batch: Vec<Token>) -> Vec<Result<()>> {
+        let mut results = Vec::with_capacity(batch.len());
+        for token in batch {
+            results.push(self.ack(token).await);
+        }
+        results
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<()> {
+        self.consumer = None;
+        for channel in &self.channels {
+            if channel.status().connected() {
+                close_channel(channel).await;
+            }
+        }
+        if self.channels.is_empty() || self.gone == self.depth {
+            return Ok(());
+        }
+        self.wait_until_back().await
+    }
+}

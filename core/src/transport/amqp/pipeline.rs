@@ -1,0 +1,369 @@
+//! The publishing task: declares, sends, collects confirms, and starts again on a new connection where the last
+//! confirm ended.
+
+use std::collections::{HashSet, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use lapin::options::ConfirmSelectOptions;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, Sleep};
+
+use super::connection::{Connector, Live, answer_in_time, backoff};
+use super::error;
+use super::outbound::{Needs, Outbound};
+use super::publisher::{CAPACITY, Command};
+use super::topology::Declarer;
+use super::window::{Lost, Window};
+use crate::transport::QueueType;
+use crate::{Error, ErrorKind, Result};
+
+/// How often deadlines are looked at, and confirms that came out of order, while something is in flight.
+const TICK: Duration = Duration::from_millis(20);
+
+/// The state of the publishing task.
+pub(super) struct Pipeline {
+    connector: Arc<Connector>,
+    inbox: mpsc::Receiver<Command>,
+    permits: Arc<Semaphore>,
+    infrastructure: QueueType,
+    /// Not sent on this connection yet, in order.
+    backlog: VecDeque<Outbound>,
+    /// Declared on this connection.
+    declared: HashSet<Needs>,
+    /// Messages in flight at most. Small while the one that makes the server close the channel is looked for.
+    limit: usize,
+    closing: bool,
+    /// Why there is no connection.
+    last_error: Option<Error>,
+}
+
+/// What the task was woken for.
+enum Wake {
+    Inbox,
+    Confirms(usize),
+    Lost(lapin::Error),
+    Tick,
+}
+
+impl Pipeline {
+    pub(super) fn new(
+        connector: Arc<Connector>,
+        inbox: mpsc::Receiver<Command>,
+        permits: Arc<Semaphore>,
+        infrastructure: QueueType,
+    ) -> Self {
+        Self {
+            connector,
+            inbox,
+            permits,
+            infrastructure,
+            backlog: VecDeque::new(),
+            declared: HashSet::new(),
+            limit: CAPACITY,
+            closing: false,
+            last_error: None,
+        }
+    }
+
+    /// Publishes until it is told to close and everything has its outcome.
+    pub(super) async fn run(mut self) {
+        loop {
+            while self.backlog.is_empty() {
+                if self.closing {
+                    return;
+                }
+                let command = self.inbox.recv().await;
+                self.take(command);
+            }
+            if let Some((window, live)) = self.connect().await {
+                self.declared.clear();
+                self.session(window, &live).await;
+            }
+        }
+    }
+
+    fn take(&mut self, command: Option<Command>) {
+        match command {
+            Some(Command::Publish(chunk)) => self.backlog.extend(chunk),
+            Some(Command::Close) | None => self.closing = true,
+        }
+    }
+
+    /// Tries until there is a channel in confirm mode, or nothing left to send.
+    async fn connect(&mut self) -> Option<(Window, Arc<Live>)> {
+        let mut attempt = 0;
+        loop {
+            let connector = self.connector.clone();
+            let opening = async move {
+                let (channel, live) = connector.channel().await?;
+                answer_in_time(channel.confirm_select(ConfirmSelectOptions::default()), "confirm mode").await?;
+                Ok::<_, Error>((channel, live))
+            };
+            match self.while_waiting(opening, None).await? {
+                Ok((channel, live)) => {
+                    self.last_error = None;
+                    return Some((Window::new(channel, self.permits.clone()), live));
+                }
+                Err(error) if error.kind() == ErrorKind::Closed => {
+                    self.closing = true;
+                    self.fail_all(&error);
+                    return None;
+                }
+                Err(error) => {
+                    if attempt == 0 {
+                        tracing::warn!(%error, waiting = self.backlog.len(), "cannot publish, trying again");
+                    }
+                    self.last_error = Some(error);
+                }
+            }
+            self.while_waiting(tokio::time::sleep(backoff(attempt)), None).await?;
+            attempt = attempt.saturating_add(1);
+        }
+    }
+
+    /// Awaits `work` while it takes in messages and ends those whose deadline passes; `None` once there are none left.
+    async fn while_waiting<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        mut session: Option<(&mut Window, &Arc<Live>)>,
+    ) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return Some(result),
+                command = self.inbox.recv(), if !self.closing => self.take(command),
+                _ = tick.tick() => {
+                    let (window, live) = session.as_mut().map(|(window, live)| (&mut **window, *live)).unzip();
+                    self.expire(window, live);
+                    if self.backlog.is_empty() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes over one channel until it is lost or nothing is left to do for a closing transport.
+    async fn session(&mut self, mut window: Window, live: &Arc<Live>) {
+        let mut tick = std::pin::pin!(tokio::time::sleep(TICK));
+        let mut inbox = Vec::new();
+        let mut quiet = false;
+        loop {
+            if let Err(error) = self.send(&mut window, live).await {
+                return self.recover(window.lost(error));
+            }
+            if self.closing && window.len() == 0 && self.backlog.is_empty() {
+                return;
+            }
+            match self.wake(&mut window, &mut inbox, tick.as_mut()).await {
+                Wake::Inbox => {
+                    for command in inbox.drain(..) {
+                        self.take(Some(command));
+                    }
+                }
+                Wake::Confirms(count) => {
+                    quiet = false;
+                    self.progress(&window, count);
+                }
+                Wake::Lost(error) => return self.recover(window.lost(error)),
+                Wake::Tick => {
+                    tick.as_mut().reset(Instant::now() + TICK);
+                    if std::mem::replace(&mut quiet, true) {
+                        let count = window.sweep();
+                        self.progress(&window, count);
+                    }
+                    if window.ended() && window.len() > 0 {
+                        return self.recover(window.lost(lapin::ErrorKind::MissingHeartbeatError.into()));
+                    }
+                    self.expire(Some(&mut window), Some(live));
+                }
+            }
+        }
+    }
+
+    async fn wake(&mut self, window: &mut Window, inbox: &mut Vec<Command>, mut tick: Pin<&mut Sleep>) -> Wake {
+        let busy = window.len() > 0 || !self.backlog.is_empty();
+        std::future::poll_fn(|cx| {
+            if !self.closing {
+                match self.inbox.poll_recv_many(cx, inbox, CAPACITY) {
+                    Poll::Ready(0) => {
+                        self.closing = true;
+                        return Poll::Ready(Wake::Inbox);
+                    }
+                    Poll::Ready(_) => return Poll::Ready(Wake::Inbox),
+                    Poll::Pending => {}
+                }
+            }
+            match window.poll_oldest(cx) {
+                Poll::Ready(Ok(count)) => return Poll::Ready(Wake::Confirms(count)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Wake::Lost(error)),
+                Poll::Pending => {}
+            }
+            if busy { tick.as_mut().poll(cx).map(|()| Wake::Tick) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Sends what the limit allows. An error means that the channel is lost.
+    async fn send(&mut self, window: &mut Window, live: &Arc<Live>) -> Result<(), lapin::Error> {
+        while window.len() < self.limit {
+            let Some(out) = self.backlog.front() else { return Ok(()) };
+            let frame = if out.reply.finished() { None } else { Some(out.frame()) };
+            match frame {
+                Some(Ok(frame)) if frame.needs != Needs::Nothing && !self.declared.contains(&frame.needs) => {
+                    let declaring = declare(self.connector.clone(), frame.needs.clone(), self.infrastructure);
+                    match self.while_waiting(declaring, Some((window, live))).await {
+                        None => {}
+                        Some(Ok(())) => {
+                            self.declared.insert(frame.needs);
+                        }
+                        Some(Err(error)) if error.kind() == ErrorKind::ConnectionFailed => {
+                            return Err(lapin::ErrorKind::InvalidConnectionState(lapin::ConnectionState::Closed).into());
+                        }
+                        Some(Err(error)) => self.refuse(error),
+                    }
+                }
+                Some(Ok(frame)) => {
+                    if let Some(out) = self.backlog.pop_front() {
+                        window.send(out, frame)?;
+                    }
+                }
+                Some(Err(error)) => self.refuse(error),
+                None => {
+                    if let Some(out) = self.backlog.pop_front() {
+                        self.permits.add_permits(out.weight());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails the oldest message that was not sent.
+    fn refuse(&mut self, error: Error) {
+        if let Some(out) = self.backlog.pop_front() {
+            self.finish(out, error);
+        }
+    }
+
+    fn progress(&mut self, window: &Window, count: usize) {
+        if window.len() == 0 && count > 0 && self.limit < CAPACITY {
+            self.limit = (self.limit * 2).min(CAPACITY);
+        }
+    }
+
+    fn finish(&self, mut out: Outbound, error: Error) {
+        out.reply.finish(Err(error));
+        self.permits.add_permits(out.weight());
+    }
+
+    /// Puts back in front what was not confirmed, without the message that the server closed the channel for.
+    fn recover(&mut self, lost: Lost) {
+        let Lost { error, mut unconfirmed } = lost;
+        let guilty = if error::is_not_found(&error) {
+            self.declare_again(&error, &mut unconfirmed)
+        } else if error::blames_a_publish(&error) {
+            // One of them is at fault: alone in the window, it shows itself.
+            self.limit = (unconfirmed.len() / 2).max(1);
+            (unconfirmed.len() == 1).then_some(0)
+        } else {
+            None
+        };
+        tracing::warn!(%error, unconfirmed = unconfirmed.len(), "lost the channel for publishing");
+        if let Some(at) = guilty {
+            let (out, exchange) = unconfirmed.remove(at);
+            let reason = error::answered(error, &format!("publishing to exchange {exchange}"));
+            self.finish(out, error::of_publish(reason));
+        }
+        for (out, _) in unconfirmed.into_iter().rev() {
+            self.backlog.push_front(out);
+        }
+    }
+
+    /// An exchange is missing: those who go there get one more try, after it was declared again. Returns the one that
+    /// had it.
+    fn declare_again(&mut self, error: &lapin::Error, unconfirmed: &mut [(Outbound, lapin::types::ShortString)]) -> Option<usize> {
+        let text = error::answer(error).map(|answer| answer.get_message().to_string()).unwrap_or_default();
+        let mut guilty = None;
+        for (at, (out, exchange)) in unconfirmed.iter_mut().enumerate() {
+            if text.contains(&format!("'{exchange}'")) && std::mem::replace(&mut out.declared_again, true) {
+                guilty = guilty.or(Some(at));
+            }
+        }
+        guilty
+    }
+
+    /// Ends with `TIMEOUT` what should have been confirmed by now.
+    fn expire(&mut self, window: Option<&mut Window>, live: Option<&Arc<Live>>) {
+        let now = Instant::now();
+        let blocked = live.and_then(|live| live.blocked());
+        let mut ended = 0;
+        let in_window = window.into_iter().flat_map(Window::messages);
+        for out in in_window.chain(self.backlog.iter_mut()) {
+            if out.deadline.is_some_and(|deadline| deadline <= now) && !out.reply.finished() {
+                out.reply.finish(Err(timeout(out.sent, blocked.as_deref(), self.last_error.as_ref())));
+                ended += 1;
+            }
+        }
+        if ended > 0 {
+            tracing::warn!(ended, blocked, "publishes were not confirmed in time");
+            let permits = &self.permits;
+            self.backlog.retain(|out| {
+                let open = !out.reply.finished();
+                if !open {
+                    permits.add_permits(out.weight());
+                }
+                open
+            });
+        }
+    }
+
+    fn fail_all(&mut self, error: &Error) {
+        for out in std::mem::take(&mut self.backlog) {
+            self.finish(out, error.duplicate());
+        }
+    }
+}
+
+fn timeout(sent: bool, blocked: Option<&str>, last: Option<&Error>) -> Error {
+    let why = match (blocked, last) {
+        (Some(reason), _) => format!("the broker holds back what is published: {reason}"),
+        (None, Some(last)) => format!("there is no connection: {}", last.message()),
+        (None, None) => "the broker did not confirm the event in time".to_owned(),
+    };
+    let remedy = match blocked {
+        Some(_) => "free memory or disk on the broker, or raise publish_timeout",
+        None => "check the broker, or raise publish_timeout",
+    };
+    let mut error = Error::new(ErrorKind::Timeout, why).remedy(remedy);
+    if let Some(last) = last {
+        error = error.source(last.duplicate());
+    }
+    if sent { error.with_unknown_outcome() } else { error }
+}
+
+/// Declares what a message needs. Whoever may not declare may well publish, where others have declared it.
+async fn declare(connector: Arc<Connector>, needs: Needs, infrastructure: QueueType) -> Result<()> {
+    let declarer = Declarer::open(&connector).await?;
+    let declared = match &needs {
+        Needs::Exchange(exchange) => declarer.topic(exchange).await,
+        Needs::Scheduled(exchange) => match declarer.lattice(infrastructure).await {
+            Ok(()) => declarer.schedule_into(exchange).await,
+            Err(error) => Err(error),
+        },
+        Needs::Lattice => declarer.lattice(infrastructure).await,
+        Needs::Nothing => Ok(()),
+    };
+    match declarer.close_after(declared).await {
+        Err(error) if error.kind() == ErrorKind::AccessRefused => {
+            tracing::debug!(%error, ?needs, "not allowed to declare, publishing all the same");
+            Ok(())
+        }
+        declared => declared,
+    }
+}

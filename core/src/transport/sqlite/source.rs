@@ -1,0 +1,133 @@
+//! The consuming side: a source asks the writer thread and holds nothing itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::client::Client;
+use super::error::Step;
+use super::settle::{Verdict, settle};
+use super::tx::Tx;
+use super::{admin, bindings::Bindings, ledger::SourceState, owner};
+use crate::transport::{Incoming, Settlement, Source, SourceHealth, SubscriptionSpec, Token};
+use crate::{ErrorKind, Result};
+
+/// A source of one subscription.
+pub(super) struct SqliteSource {
+    client: Arc<Client>,
+    id: u64,
+    health: Arc<Mutex<SourceHealth>>,
+    closed: AtomicBool,
+}
+
+impl SqliteSource {
+    /// Declares the subscription and joins its consumers.
+    pub(super) async fn open(client: Arc<Client>, spec: SubscriptionSpec) -> Result<Self> {
+        let store = client.store()?;
+        let (id, client_id, spec) = (store.id(), client.id, Arc::new(spec));
+        let health = Arc::new(Mutex::new(SourceHealth { connected: true, consuming: true, ..SourceHealth::default() }));
+        let source = Self { client, id, health: health.clone(), closed: AtomicBool::new(false) };
+        store
+            .call(0, move |tx| {
+                let subscription = admin::declare(tx, &spec)?;
+                Bindings::reload(tx)?;
+                tx.state.ledger.add(id, SourceState::new(client_id, spec.clone(), subscription, health.clone()));
+                Ok(())
+            })
+            .await?;
+        Ok(source)
+    }
+
+    /// Changes what the writer knows of this source.
+    async fn change(&self, change: impl Fn(&mut SourceState) + Send + 'static) -> Result<()> {
+        let id = self.id;
+        self.client
+            .store()?
+            .call(0, move |tx| -> Step<()> {
+                if let Some(source) = tx.state.ledger.get_mut(id) {
+                    change(source);
+                    let subscription = source.subscription;
+                    tx.state.touch(subscription);
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Source for SqliteSource {
+    async fn next(&self, max: usize) -> Result<Vec<Incoming>> {
+        let next = match self.client.store() {
+            Ok(store) => store.next(self.id, max).await,
+            Err(error) => Err(error),
+        };
+        match next {
+            Err(error) if error.kind() == ErrorKind::Closed => Ok(Vec::new()),
+            next => next,
+        }
+    }
+
+    async fn settle(&self, batch: Vec<(Token, Settlement)>) -> Vec<Result<()>> {
+        let (id, count) = (self.id, batch.len());
+        let verdicts: Result<Vec<_>> =
+            batch.into_iter().map(|(token, settlement)| Ok((token, Verdict::new(settlement)?))).collect();
+        let settled = async {
+            let verdicts = verdicts?;
+            let size = verdicts.iter().map(|(_, verdict)| verdict.size()).sum();
+            self.client.store()?.call(size, move |tx: &mut Tx<'_>| settle(tx, id, &verdicts)).await
+        };
+        settled.await.unwrap_or_else(|error| (0..count).map(|_| Err(error.duplicate())).collect())
+    }
+
+    async fn set_flow(&self, open: bool) -> Result<()> {
+        self.change(move |source| source.flowing = open).await?;
+        self.health.lock().consuming = open;
+        Ok(())
+    }
+
+    fn health(&self) -> SourceHealth {
+        self.health.lock().clone()
+    }
+
+    async fn stop(&self) {
+        self.health.lock().consuming = false;
+        if let Err(error) = self.change(|source| source.stopped = true).await {
+            tracing::debug!(%error, "a source was stopped on a store that is closed");
+        }
+    }
+
+    async fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        {
+            let mut health = self.health.lock();
+            (health.connected, health.consuming) = (false, false);
+        }
+        let id = self.id;
+        let released = async { self.client.store()?.call(0, move |tx| owner::release(tx, id)).await };
+        match released.await {
+            Ok(()) => {}
+            // The client was closed before, and released everything.
+            Err(error) if error.kind() == ErrorKind::Closed => {}
+            Err(error) => {
+                tracing::warn!(%error, "a source could not release what it held; its lease will end");
+                self.closed.store(false, Ordering::Release);
+            }
+        }
+    }
+}
+
+impl Drop for SqliteSource {
+    fn drop(&mut self) {
+        if !*self.closed.get_mut()
+            && let Ok(store) = self.client.store()
+        {
+            let id = self.id;
+            store.post(move |tx| owner::release(tx, id));
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The thread that writes a store: everything that waits goes into one transaction (group commit).
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+use super::clock::{self, Clock, NEVER};
+use super::error::{Fault, Step, is_busy};
+use super::queue::{Call, Queue, Request, Work};
+use super::registry::{self, FileId};
+use super::settle::{self, Verdict};
+use super::tx::{State, Tx};
+use super::url::Options;
+use super::waiting::{Served, Waiting};
+use super::{open, owner, purge, scheduled};
+use crate::{Error, ErrorKind};
+
+/// Most requests of one transaction.
+const GROUP: usize = 4096;
+/// How often other processes are looked at while somebody waits: at first, and after a while of nothing.
+const POLL_MIN: Duration = Duration::from_millis(1);
+const POLL_MAX: Duration = Duration::from_millis(10);
+/// Pause after chores failed, so that a full disk is not asked all the time.
+const FAILED_PAUSE: Duration = Duration::from_millis(100);
+/// A write-ahead log beyond this is cut, even if readers must be waited for.
+const WAL_LIMIT: u64 = 64 * 1024 * 1024;
+/// Transactions between two looks at the size of the log.
+const WAL_LOOK: u32 = 256;
+
+/// Why a transaction did not come about.
+enum Failed {
+    /// Its beginning or its end: nothing in it is to blame.
+    Whole(Error),
+    /// A statement.
+    Statement(Error),
+}
+
+pub(super) struct Writer {
+    conn: Connection,
+    clock: Clock,
+    queue: Arc<Queue>,
+    state: State,
+    waiting: Waiting,
+    path: PathBuf,
+    id: FileId,
+    /// What `PRAGMA data_version` said when the state was read, and when others were looked at last.
+    loaded: i64,
+    polled: i64,
+    poll: Duration,
+    not_before: Option<Instant>,
+    transactions: u32,
+    ended: watch::Sender<bool>,
+}
+
+/// Says that the thread has ended, however it did.
+struct End(FileId, Arc<Queue>, watch::Sender<bool>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.1.abandon();
+        registry::forget(&self.0);
+        self.2.send_replace(true);
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        conn: Connection,
+        clock: Clock,
+        queue: Arc<Queue>,
+        options: Options,
+        id: FileId,
+        ended: watch::Sender<bool>,
+    ) -> Self {
+        let path = options.path.clone();
+        Self {
+            conn,
+            clock,
+            queue,
+            state: State::new(options),
+            waiting: Waiting::default(),
+            path,
+            id,
+            loaded: -1,
+            polled: -1,
+            poll: POLL_MIN,
+            not_before: None,
+            transactions: 0,
+            ended,
+        }
+    }
+
+    /// Works until the queue is shut and drained.
+    pub(super) fn run(mut self) {
+        // Dropped after the connection, since it is declared first.
+        let _end = End(self.id.clone(), self.queue.clone(), self.ended.clone());
+        while let Some(requests) = self.queue.take(self.wake_at(), GROUP) {
+            let mut work = Vec::with_capacity(requests.len());
+            for request in requests {
+                match request {
+                    Request::Work(task) => work.push(task),
+                    Request::Next(next) => self.waiting.push(next),
+                }
+            }
+            if !work.is_empty() || self.is_due() {
+                self.group(work);
+                self.between_groups();
+            }
+        }
+        if let Err(error) = clock::remember(&self.conn, self.clock.now()) {
+            tracing::debug!(?error, "the store's time was not written at its end");
+        }
+        drop(self);
+    }
+
+    /// When the thread has to do something although nobody asks.
+    fn wake_at(&self) -> Option<Instant> {
+        let now = self.clock.now();
+        let watching = self.waiting.watching(&self.state);
+        let due = self.next_due(watching);
+        let soonest = if watching { Some(self.poll) } else { None };
+        let due = (due != NEVER).then(|| Duration::from_micros(u64::try_from(due.saturating_sub(now)).unwrap_or(0)));
+        let pause = [soonest, due].into_iter().flatten().min()?;
+        let at = Instant::now() + pause;
+        Some(self.not_before.map_or(at, |earliest| at.max(earliest)))
+    }
+
+    /// When the next chore or delivery falls due.
+    fn next_due(&self, watching: bool) -> i64 {
+        let state = &self.state;
+        [
+            self.waiting.due(state),
+            if watching { state.lease_end } else { NEVER },
+            state.scheduled,
+            owner::next_renewal(state),
+            if state.purging.is_empty() { NEVER } else { 0 },
+        ]
+        .into_iter()
+        .min()
+        .unwrap_or(NEVER)
+    }
+
+    /// Whether a transaction is needed although nobody asked for one. Looks at other processes without a lock.
+    fn is_due(&mut self) -> bool {
+        if self.not_before.is_some_and(|earliest| Instant::now() < earliest) {
+            return false;
+        }
+        let watching = self.waiting.watching(&self.state);
+        if watching && self.next_due(true) > self.clock.now() {
+            match self.look() {
+                Ok(true) => self.poll = POLL_MIN,
+                Ok(false) => {
+                    self.poll = (self.poll + self.poll / 8).min(POLL_MAX);
+                    return false;
+                }
+                Err(fault) => {
+                    tracing::debug!(?fault, "other processes' writes could not be looked at");
+                    return false;
+                }
+            }
+        }
+        self.next_due(watching) <= self.clock.now()
+    }
+
+    /// Whether another process has written; if so, what falls due is read again.
+    fn look(&mut self) -> Step<bool> {
+        let version = data_version(&self.conn)?;
+        if version == self.polled {
+            return Ok(false);
+        }
+        self.polled = version;
+        self.waiting.peek(&self.conn, &self.state)?;
+        let times = "SELECT (SELECT min(until) FROM tidings_owner), (SELECT min(due) FROM tidings_scheduled),
+                     (SELECT version FROM tidings_binding_version)";
+        let (lease, due, bindings): (Option<i64>, Option<i64>, i64) =
+            self.conn.prepare_cached(times)?.query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+        self.state.lease_end = lease.unwrap_or(NEVER);
+        self.state.scheduled = due.unwrap_or(NEVER);
+        if !self.state.bindings.is_at(bindings) {
+            self.waiting.wake();
+        }
+        Ok(true)
+    }
+
+    /// Does all the work in one transaction; if a part of it fails, each in one of its own.
+    fn group(&mut self, mut work: Vec<Box<dyn Work>>) {
+        let chores = self.not_before.is_none_or(|earliest| Instant::now() >= earliest);
+        match self.attempt(&mut work, chores) {
+            Ok(()) => {
+                self.recovered();
+                work.into_iter().for_each(|task| task.finish(None));
+            }
+            Err(Failed::Whole(error)) => {
+                work.into_iter().for_each(|task| task.finish(Some(error.duplicate())));
+                self.failed(&error);
+            }
+            Err(Failed::Statement(_)) => {
+                for task in work {
+                    let mut alone = [task];
+                    let outcome = self.attempt(&mut alone, false);
+                    let [task] = alone;
+                    task.finish(outcome.err().map(|(Failed::Whole(error) | Failed::Statement(error))| error));
+                }
+                match self.attempt(&mut [], true) {
+                    Ok(()) => self.recovered(),
+                    Err(Failed::Whole(error) | Failed::Statement(error)) => self.failed(&error),
+                }
+            }
+        }
+    }
+
+    fn recovered(&mut self) {
+        if self.not_before.take().is_some() {
+            for (_, source) in self.state.ledger.iter() {
+                let mut health = source.health.lock();
+                (health.connected, health.consuming) = (true, source.flowing);
+                health.recoveries += 1;
+            }
+        }
+    }
+
+    /// Consumers wait until the store works again, unless it never will by itself.
+    fn failed(&mut self, error: &Error) {
+        tracing::warn!(%error, "a transaction on the store failed");
+        self.not_before = Some(Instant::now() + FAILED_PAUSE);
+        self.waiting.wake();
+        for (_, source) in self.state.ledger.iter() {
+            let mut health = source.health.lock();
+            (health.connected, health.consuming) = (false, false);
+            health.last_error = Some(error.to_string());
+        }
+        if !error.retryable() {
+            self.waiting.fail(error);
+        }
+    }
+
+    fn attempt(&mut self, work: &mut [Box<dyn Work>], chores: bool) -> Result<(), Failed> {
+        let path = self.path.clone();
+        self.begin().map_err(|fault| Failed::Whole(fault.into_error(&path)))?;
+        let mut served = Vec::new();
+        let done = self.inside(work, chores, &mut served);
+        let failed = match done {
+            Ok(()) => match self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])) {
+                Ok(_) => {
+                    self.committed(served);
+                    return Ok(());
+                }
+                Err(error) => Failed::Whole(Fault::from(error).into_error(&path)),
+            },
+            Err(fault) => Failed::Statement(fault.into_error(&path)),
+        };
+        self.rolled_back(served);
+        Err(failed)
+    }
+
+    /// Begins a transaction with the store's one lock. Waits for it in short steps with chance in them: SQLite's own
+    /// handler sleeps ever longer, so that of two busy processes one gets all.
+    fn begin(&mut self) -> Step<()> {
+        // A file that was moved or replaced under us would take events that nobody finds.
+        if !FileId::of(&self.path).is_ok_and(|id| id == self.id) {
+            return Err(Error::new(ErrorKind::ConnectionFailed, "the file of the store was moved, replaced or deleted while it was open")
+                .field("path", self.path.display())
+                .remedy("put it back, or close the store and connect again")
+                .into());
+        }
+        let deadline = Instant::now() + self.state.options.busy_timeout;
+        let mut longest = 200;
+        loop {
+            match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
+                Ok(_) => return Ok(()),
+                Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_micros(fastrand::u64(50..longest)));
+                    longest = (longest + longest / 4).min(2000);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn inside(&mut self, work: &mut [Box<dyn Work>], chores: bool, served: &mut Vec<Served>) -> Step<()> {
+        let version = data_version(&self.conn)?;
+        let now = self.clock.now();
+        let stale = version != self.loaded;
+        let mut tx = Tx { conn: &self.conn, clock: self.clock, now, state: &mut self.state };
+        if stale {
+            tx.reload()?;
+        }
+        if version != self.polled {
+            // Another process wrote: any of those that wait may have got something.
+            self.waiting.wake();
+        }
+        (self.loaded, self.polled) = (version, version);
+        // Leases first: whatever is settled under one that has ended must find it gone.
+        owner::sweep(&mut tx)?;
+        if owner::next_renewal(tx.state) <= now {
+            owner::renew(&mut tx)?;
+        }
+        for task in work {
+            task.run(&mut tx)?;
+        }
+        if chores {
+            scheduled::route_due(&mut tx)?;
+            purge::subscriptions(&mut tx)?;
+            purge::settled(&mut tx)?;
+            self.waiting.serve(&mut tx, served)?;
+        } else {
+            self.waiting.wake();
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, served: Vec<Served>) {
+        self.state.ledger.commit();
+        self.state.touched.clear();
+        if !served.is_empty() {
+            self.poll = POLL_MIN;
+        }
+        for (source, claimed) in served.into_iter().filter_map(Served::answer) {
+            let back: Vec<_> = claimed.into_iter().map(|incoming| (incoming.token, Verdict::Release)).collect();
+            let release = Call::new(move |tx: &mut Tx<'_>| settle::settle(tx, source, &back).map(drop), None, None, None);
+            // A queue that is shut has released everything before, with the source.
+            self.queue.push(Request::Work(Box::new(release)));
+        }
+    }
+
+    fn rolled_back(&mut self, served: Vec<Served>) {
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a transaction could not be rolled back");
+        }
+        self.state.ledger.rollback();
+        self.state.touched.clear();
+        self.state.bindings.forget();
+        self.loaded = -1;
+        self.waiting.restore(served);
+    }
+
+    fn between_groups(&mut self) {
+        if std::mem::take(&mut self.state.options_changed)
+            && let Err(error) = open::synchronous(&self.conn, &self.state.options)
+        {
+            tracing::error!(?error, "the store's options could not be changed");
+        }
+        self.transactions = self.transactions.wrapping_add(1);
+        if self.transactions.is_multiple_of(WAL_LOOK) {
+            let mut log = self.path.clone().into_os_string();
+            log.push("-wal");
+            if fs::metadata(log).is_ok_and(|meta| meta.len() > WAL_LIMIT) {
+                self.cut_log();
+            }
+        }
+    }
+
+    /// Waits a moment for readers, then writes the log into the file and empties it.
+    fn cut_log(&self) {
+        let cut = self.conn.busy_timeout(Duration::from_millis(100)).and_then(|()| {
+            self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).and(self.conn.busy_timeout(Duration::ZERO))
+        });
+        if let Err(error) = cut {
+            tracing::debug!(%error, "the write-ahead log could not be cut");
+        }
+    }
+}
+
+/// Another number once another connection has written.
+fn data_version(conn: &Connection) -> Result<i64, rusqlite::Error> {
+    conn.prepare_cached("PRAGMA data_version")?.query_row([], |r| r.get(0))
+}

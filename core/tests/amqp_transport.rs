@@ -1,0 +1,18 @@
+//! The RabbitMQ transport against a real broker (`AMQP_URL`, default `amqp://guest:guest@127.0.0.1:5672`).
+#![cfg(feature = "amqp")]
+
+#[path = "amqp/support.rs"]
+mod support;
+
+#[path = "amqp/connecting.rs"]
+mod connecting;
+#[path = "amqp/consuming.rs"]
+mod consuming;
+#[path = "amqp/dead_letters.rs"]
+mod dead_letters;
+#[path = "amqp/delays.rs"]
+mod delays;
+#[path = "amqp/publishing.rs"]
+mod publishing;
+#[path = "amqp/recovery.rs"]
+mod recovery;

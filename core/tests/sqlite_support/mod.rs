@@ -1,0 +1,134 @@
+//! What the tests of the SQLite transport share.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+pub mod child;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tidings::event::{Headers, Timestamp};
+use tidings::transport::{Incoming, Message, Ordering, Settlement, Source, SubscriptionSpec, Token, Transport, registry};
+
+/// A folder with a store in it.
+pub struct Folder(TempDir);
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("tidings.db")
+    }
+
+    pub fn url(&self) -> String {
+        url(&self.path())
+    }
+
+    pub async fn connect(&self) -> Arc<dyn Transport> {
+        registry::connect(&self.url()).await.unwrap()
+    }
+}
+
+pub fn url(path: &Path) -> String {
+    format!("sqlite:{}", path.display())
+}
+
+pub fn message(routing_key: &str, n: usize) -> Message {
+    keyed(routing_key, n, None)
+}
+
+pub fn keyed(routing_key: &str, n: usize, key: Option<&str>) -> Message {
+    Message {
+        exchange: "domain-events".into(),
+        routing_key: routing_key.into(),
+        id: format!("id-{n}").into(),
+        key: key.map(Into::into),
+        timestamp: Timestamp::from_micros(1_700_000_000_000_000),
+        body: format!("{{\"n\":{n}}}").into_bytes().into(),
+        headers: Headers::new(),
+        deliver_at: None,
+        require_route: false,
+        deadline: None,
+    }
+}
+
+pub fn spec(name: &str, binding_key: &str) -> SubscriptionSpec {
+    let mut spec = SubscriptionSpec::new(name);
+    spec.binding_keys = vec![binding_key.to_owned()];
+    spec
+}
+
+pub fn ordered(name: &str, ordering: Ordering) -> SubscriptionSpec {
+    let mut spec = spec(name, "#");
+    spec.ordered = Some(ordering);
+    spec
+}
+
+pub async fn publish(transport: &Arc<dyn Transport>, batch: Vec<Message>) {
+    for result in transport.publish(batch).await {
+        result.unwrap();
+    }
+}
+
+/// The next deliveries, which must come soon.
+pub async fn next(source: &Arc<dyn Source>, max: usize) -> Vec<Incoming> {
+    within(source.next(max)).await.unwrap()
+}
+
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("nothing came in time")
+}
+
+/// `count` deliveries, however they are cut.
+pub async fn collect(source: &Arc<dyn Source>, count: usize) -> Vec<Incoming> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        all.extend(next(source, count - all.len()).await);
+    }
+    all
+}
+
+/// That nothing comes while `settling` is done.
+pub async fn nothing(source: &Arc<dyn Source>) {
+    let source = source.clone();
+    let mut pending = tokio::spawn(async move { source.next(10).await });
+    let came = tokio::time::timeout(Duration::from_millis(150), &mut pending).await;
+    pending.abort();
+    if let Ok(came) = came {
+        let ids: Vec<_> = came.unwrap().unwrap().into_iter().map(|i| i.message.id).collect();
+        panic!("nothing was expected, but there came {ids:?}");
+    }
+}
+
+pub async fn settle(source: &Arc<dyn Source>, token: Token, settlement: Settlement) {
+    for result in source.settle(vec![(token, settlement)]).await {
+        result.unwrap();
+    }
+}
+
+pub async fn ack(source: &Arc<dyn Source>, deliveries: &[Incoming]) {
+    let batch = deliveries.iter().map(|i| (i.token, Settlement::Ack)).collect();
+    for result in source.settle(batch).await {
+        result.unwrap();
+    }
+}
+
+pub fn ids(deliveries: &[Incoming]) -> Vec<&str> {
+    deliveries.iter().map(|i| &*i.message.id).collect()
+}
+
+pub fn with(name: &str, value: &str) -> Headers {
+    [(name, value)].into_iter().collect()
+}
+
+/// Waits for `condition`, which must come true soon.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "{what} did not come true");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,318 @@
+//! The lines that go over the pipe, as types. See `tests/clients/PROTOCOL.md`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A command with the number that its answer carries.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Returned with the answer.
+    #[serde(default)]
+    pub n: u64,
+    /// What to do.
+    #[serde(flatten)]
+    pub command: Command,
+}
+
+/// What a client can be told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Command {
+    /// Reaches a broker.
+    Connect {
+        /// Its URL.
+        url: String,
+    },
+    /// Publishes generated events.
+    Publish(Publish),
+    /// Publishes one given event.
+    PublishEvent(PublishEvent),
+    /// Starts handling.
+    Subscribe(Subscribe),
+    /// Asks what subscriptions are doing.
+    Health,
+    /// Asks for counters and what the process has used.
+    Stats,
+    /// Asks how many events wait.
+    Depths {
+        /// Only these subscriptions; empty: all.
+        #[serde(default)]
+        names: Vec<String>,
+    },
+    /// Looks at dead letters.
+    DeadLetters {
+        /// Subscription.
+        name: String,
+        /// At most so many.
+        #[serde(default = "hundred")]
+        limit: usize,
+    },
+    /// Replays dead letters.
+    Replay {
+        /// Subscription.
+        name: String,
+        /// What to do with each.
+        #[serde(default)]
+        action: Action,
+    },
+    /// Deletes a subscription.
+    Delete {
+        /// Subscription.
+        name: String,
+    },
+    /// Drains all subscriptions.
+    Stop,
+}
+
+/// What a replay does with each dead letter.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Puts it back.
+    #[default]
+    Retry,
+    /// Removes it.
+    Discard,
+    /// Leaves it.
+    Leave,
+}
+
+/// Fields of `publish`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Publish {
+    /// How many.
+    pub count: u64,
+    /// Ids are this plus the sequence number.
+    pub prefix: String,
+    /// First sequence number.
+    #[serde(default)]
+    pub first: u64,
+    /// Number of ordering keys; 0: none.
+    #[serde(default)]
+    pub keys: u64,
+    /// Most unconfirmed at once.
+    #[serde(default = "thousand")]
+    pub in_flight: usize,
+    /// Events per second; none: as fast as confirms come.
+    #[serde(default)]
+    pub rate: Option<f64>,
+    /// Size of the body to reach.
+    #[serde(default)]
+    pub bytes: usize,
+    /// Routing key.
+    #[serde(default = "routing_key")]
+    pub routing_key: String,
+    /// Publishes for later.
+    #[serde(default)]
+    pub delay_ms: Option<u64>,
+    /// Events per call.
+    #[serde(default = "one")]
+    pub batch: usize,
+}
+
+/// Fields of `publish_event`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PublishEvent {
+    /// The wire object.
+    pub event: WireEvent,
+    /// Text headers.
+    #[serde(default)]
+    pub headers: std::collections::BTreeMap<String, String>,
+    /// Publishes for later.
+    #[serde(default)]
+    pub delay_ms: Option<u64>,
+}
+
+/// The five keys of the wire, the last three optional.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WireEvent {
+    /// Routing key.
+    pub routing_key: String,
+    /// Payload.
+    pub data: Value,
+    /// Entity.
+    #[serde(default)]
+    pub domain_object_id: Option<String>,
+    /// Id; made if missing.
+    #[serde(default)]
+    pub uuid_string: Option<String>,
+    /// Time; now if missing.
+    #[serde(default)]
+    pub timestamp: Option<f64>,
+}
+
+/// Fields of `subscribe`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Subscribe {
+    /// Subscription.
+    pub name: String,
+    /// Binding keys.
+    pub bindings: Vec<String>,
+    /// Handlers at once.
+    #[serde(default = "one")]
+    pub concurrency: usize,
+    /// Most fetched and unsettled.
+    #[serde(default)]
+    pub prefetch: Option<u16>,
+    /// Order per key.
+    #[serde(default)]
+    pub ordered: bool,
+    /// Most retries.
+    #[serde(default)]
+    pub max_retries: u32,
+    /// Keep what is given up on.
+    #[serde(default = "yes")]
+    pub dead_letter: bool,
+    /// Declare what domain-event-broker declares.
+    #[serde(default)]
+    pub compat: bool,
+    /// Classic queue.
+    #[serde(default)]
+    pub classic: bool,
+    /// Lease of a claim.
+    #[serde(default)]
+    pub lease_ms: Option<u64>,
+    /// What the handler does.
+    #[serde(default)]
+    pub handler: HandlerKind,
+    /// What is said about each event.
+    #[serde(default)]
+    pub report: Report,
+}
+
+impl Subscribe {
+    /// A subscription with the protocol's defaults.
+    pub fn new(name: impl Into<String>, binding: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            bindings: vec![binding.into()],
+            concurrency: 1,
+            prefetch: None,
+            ordered: false,
+            max_retries: 0,
+            dead_letter: true,
+            compat: false,
+            classic: false,
+            lease_ms: None,
+            handler: HandlerKind::default(),
+            report: Report::default(),
+        }
+    }
+}
+
+/// What is said about each event.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// One line each.
+    #[default]
+    Effects,
+    /// One line each, with the event and its headers.
+    Events,
+    /// Nothing; `stats` counts.
+    None,
+}
+
+/// What a handler does.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum HandlerKind {
+    /// Nothing.
+    #[default]
+    Ok,
+    /// Retries some events for a while.
+    RetryFirst {
+        /// Retries of each.
+        #[serde(default = "one_retry")]
+        times: u32,
+        /// Which: multiples of this.
+        #[serde(default = "every_one")]
+        every: u64,
+        /// Delay of each retry; the last one repeats.
+        delays_ms: Vec<u64>,
+    },
+    /// Retries each time.
+    RetryAlways {
+        /// Delay of each retry; the last one repeats.
+        delays_ms: Vec<u64>,
+    },
+    /// Raises.
+    Fail {
+        /// With this text.
+        #[serde(default)]
+        message: String,
+    },
+    /// Dead-letters.
+    Dead {
+        /// For this reason.
+        reason: String,
+    },
+    /// Takes its time.
+    Sleep {
+        /// That long.
+        ms: u64,
+    },
+    /// Ends the process.
+    Exit {
+        /// At this event.
+        seq: u64,
+    },
+}
+
+/// A line that a client writes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Line {
+    /// The command, or `confirmed`, `failed`, `effect`.
+    pub did: String,
+    /// Number of the command.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n: u64,
+    /// Set when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorLine>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, Value>,
+}
+
+/// Why a command failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorLine {
+    /// The stable code.
+    pub code: String,
+    /// The text.
+    pub message: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> usize {
+    1
+}
+
+fn one_retry() -> u32 {
+    1
+}
+
+fn every_one() -> u64 {
+    1
+}
+
+fn hundred() -> usize {
+    100
+}
+
+fn thousand() -> usize {
+    1000
+}
+
+fn routing_key() -> String {
+    "rig.event".to_owned()
+}

@@ -1,0 +1,167 @@
+//! The client processes of one case, and the pipe through which all of them are heard.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use tidings_test_client::process::{Client, Said};
+use tidings_test_client::protocol::{Command, HandlerKind, Publish, Subscribe};
+
+/// Longest wait for an answer that does not depend on a fault.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// A process that publishes.
+pub(crate) struct Publisher {
+    pub(crate) client: Client,
+    pub(crate) prefix: String,
+    pub(crate) count: u64,
+    command: u64,
+}
+
+/// A process that subscribes.
+pub(crate) struct Subscriber {
+    pub(crate) client: Client,
+    /// It was frozen, or has just been started: not one that others are judged by.
+    pub(crate) frozen: bool,
+}
+
+/// All processes of a case.
+pub(crate) struct Crew<'a> {
+    program: &'a Path,
+    url: String,
+    speak: Sender<Said>,
+    heard: Receiver<Said>,
+    next: usize,
+    pub(crate) publishers: Vec<Publisher>,
+    pub(crate) subscribers: Vec<Subscriber>,
+}
+
+impl<'a> Crew<'a> {
+    pub(crate) fn new(program: &'a Path, url: String) -> Self {
+        let (speak, heard) = channel();
+        Self { program, url, speak, heard, next: 1, publishers: Vec::new(), subscribers: Vec::new() }
+    }
+
+    /// Starts a client that is connected.
+    pub(crate) fn client(&mut self) -> Result<Client, String> {
+        let mut client = Client::start(self.program, self.next, self.speak.clone()).map_err(|e| e.to_string())?;
+        self.next += 1;
+        client.ask(Command::Connect { url: self.url.clone() }, ANSWER)?;
+        Ok(client)
+    }
+
+    /// Starts a publisher on `count` events whose ids begin with `prefix`.
+    pub(crate) fn publish(&mut self, prefix: String, count: u64, rate: Option<f64>) -> Result<(), String> {
+        let mut client = self.client()?;
+        let command = client.send(Command::Publish(Publish {
+            count,
+            prefix: prefix.clone(),
+            first: 0,
+            keys: 50,
+            in_flight: 500,
+            rate,
+            bytes: 240,
+            routing_key: "rig.event".to_owned(),
+            delay_ms: None,
+            batch: 1,
+        }))?;
+        self.publishers.push(Publisher { client, prefix, count, command });
+        Ok(())
+    }
+
+    /// Starts a subscriber.
+    pub(crate) fn subscribe(&mut self, what: &Subscribe) -> Result<(), String> {
+        let mut client = self.client()?;
+        client.ask(Command::Subscribe(what.clone()), ANSWER)?;
+        self.subscribers.push(Subscriber { client, frozen: false });
+        Ok(())
+    }
+
+    /// What somebody said, at the latest after `timeout`.
+    pub(crate) fn listen(&self, timeout: Duration) -> Option<Said> {
+        match self.heard.recv_timeout(timeout) {
+            Ok(said) => Some(said),
+            // We hold a sender, so it never disconnects.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Lets go of publishers that are done.
+    pub(crate) fn dismiss_publishers(&mut self) -> Result<(), String> {
+        let mut i = 0;
+        while i < self.publishers.len() {
+            match self.publishers[i].client.answer(self.publishers[i].command) {
+                Some(line) => {
+                    if let Some(error) = line.error {
+                        return Err(format!("publish: {}", error.message));
+                    }
+                    self.publishers.swap_remove(i).client.finish(ANSWER)?;
+                }
+                None => i += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a client of this number is at work.
+    pub(crate) fn has(&self, number: usize) -> bool {
+        self.publishers.iter().any(|p| p.client.number == number) || self.subscribers.iter().any(|s| s.client.number == number)
+    }
+
+    /// The subscribers that say of themselves that they do not consume.
+    pub(crate) fn idle_subscribers(&mut self) -> Result<usize, String> {
+        let mut idle = 0;
+        for subscriber in &mut self.subscribers {
+            let line = subscriber.client.ask(Command::Health, ANSWER)?;
+            let all = line.rest.get("subscriptions").and_then(|s| s.as_array().cloned()).unwrap_or_default();
+            idle += usize::from(all.is_empty() || all.iter().any(|one| one["consuming"] != true));
+        }
+        Ok(idle)
+    }
+
+    /// Events that the broker still has for a subscription, dead letters included; 0 where it cannot be told.
+    pub(crate) fn stored(&mut self, name: &str) -> u64 {
+        let mut ask = || {
+            let line = self.client()?.ask(Command::Depths { names: vec![name.to_owned()] }, ANSWER)?;
+            Ok::<_, String>(line.rest["subscriptions"][0].clone())
+        };
+        let depths = ask().unwrap_or_default();
+        ["ready", "in_flight", "dead"].iter().map(|field| depths[*field].as_u64().unwrap_or(0)).sum()
+    }
+
+    /// Deletes the subscription and ends everybody.
+    pub(crate) fn dismiss(mut self, subscription: &str) -> Result<(), String> {
+        for subscriber in std::mem::take(&mut self.subscribers) {
+            subscriber.client.finish(ANSWER)?;
+        }
+        let mut client = self.client()?;
+        client.ask(Command::Delete { name: subscription.to_owned() }, ANSWER)?;
+        client.finish(ANSWER)
+    }
+}
+
+/// The subscription of a case: a share of the events is retried, so that some wait for their retry when a fault strikes.
+pub(crate) fn subscription(name: &str, classic: bool, long: bool) -> Subscribe {
+    let delays_ms = if long { vec![400, 2300, 1100] } else { vec![200, 900] };
+    let times = u32::try_from(delays_ms.len()).unwrap_or(1);
+    Subscribe {
+        concurrency: 8,
+        prefetch: Some(200),
+        max_retries: times,
+        classic,
+        lease_ms: Some(1500),
+        handler: HandlerKind::RetryFirst { times, every: 4, delays_ms },
+        ..Subscribe::new(name, "rig.#")
+    }
+}
+
+/// Waits until `ready` or the deadline.
+pub(crate) fn until(deadline: Instant, mut ready: impl FnMut() -> bool) -> bool {
+    while !ready() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}

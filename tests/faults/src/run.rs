@@ -1,0 +1,302 @@
+//! One case from beginning to end: load, faults at seeded moments, then the count.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tidings_test_client::process::Said;
+
+use crate::case::{Case, Fault};
+use crate::crew::{Crew, subscription};
+use crate::ledger::Ledger;
+use crate::options::Options;
+use crate::servers::Refused;
+
+/// How a case ended.
+pub(crate) enum Verdict {
+    Passed(String),
+    Failed(String),
+    Skipped(String),
+}
+
+/// How long the short profile's load takes where nothing goes wrong.
+const SHORT_LOAD: f64 = 2.0;
+/// Processes of each kind.
+const CREW: u64 = 2;
+/// Events that are published at the end to see that the subscribers consume again.
+const PROBES: u64 = 50;
+
+/// Runs a case.
+pub(crate) fn run(case: &Case, options: &Options, seed: u64, client: &Path) -> Verdict {
+    let result = prepare(case).and_then(|(folder, url)| {
+        let report = Run::new(case, options, seed, client, url).go()?;
+        drop(folder);
+        Ok(report)
+    });
+    match result {
+        Ok(Ok(text)) => Verdict::Passed(text),
+        Ok(Err(text)) | Err(Refused::Failed(text)) => Verdict::Failed(text),
+        Err(Refused::Skip(why)) => Verdict::Skipped(why),
+    }
+}
+
+fn prepare(case: &Case) -> Result<(tempfile::TempDir, String), Refused> {
+    let folder = tempfile::tempdir().map_err(|e| Refused::Failed(e.to_string()))?;
+    let url = case.server.url(folder.path())?;
+    if case.faults.iter().any(|fault| fault.needs_server()) {
+        case.server.may_disturb()?;
+    }
+    Ok((folder, url))
+}
+
+struct Run<'a> {
+    case: &'a Case,
+    crew: Crew<'a>,
+    ledger: Ledger,
+    rng: Rng,
+    name: String,
+    long: bool,
+    events: u64,
+    rate: Option<f64>,
+    incarnations: u64,
+    /// What strikes next, and after how many confirms.
+    plan: VecDeque<(u64, Fault)>,
+    /// When the last fault was over, until an effect shows that somebody consumes.
+    healed: Option<Instant>,
+    /// How long that took, after each fault.
+    back_after: Vec<Duration>,
+    progress: Instant,
+}
+
+impl<'a> Run<'a> {
+    fn new(case: &'a Case, options: &Options, seed: u64, client: &'a Path, url: String) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let name = format!("rig-faults-{}-{seed}", std::process::id());
+        let parts = case.faults.len() as u64;
+        let mut plan = VecDeque::new();
+        for (i, fault) in (0..).zip(&case.faults) {
+            // Somewhere in the middle of its part of the first 80 %.
+            let (from, to) = (options.events * 8 * i / (10 * parts), options.events * 8 * (i + 1) / (10 * parts));
+            plan.push_back((rng.u64(from + (to - from) / 4..to.max(from + 1)), *fault));
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a rate")]
+        let rate = (!options.long).then_some(options.events as f64 / SHORT_LOAD / CREW as f64);
+        Self {
+            case,
+            crew: Crew::new(client, url),
+            ledger: Ledger::default(),
+            rng,
+            name,
+            long: options.long,
+            events: options.events,
+            rate,
+            incarnations: 0,
+            plan,
+            healed: None,
+            back_after: Vec::new(),
+            progress: Instant::now(),
+        }
+    }
+
+    /// The report, or what is wrong; `Err` outside where the rig itself could not go on.
+    fn go(mut self) -> Result<Result<String, String>, Refused> {
+        let what = subscription(&self.name, self.case.classic, self.long);
+        for _ in 0..CREW {
+            self.crew.subscribe(&what).map_err(Refused::Failed)?;
+        }
+        for i in 0..CREW {
+            let share = self.events / CREW + u64::from(i < self.events % CREW);
+            self.publish(share)?;
+        }
+        self.progress = Instant::now();
+        while self.load_goes_on() && !self.stalled() {
+            self.step()?;
+        }
+        self.settle(false)?;
+        self.publish(PROBES)?;
+        self.progress = Instant::now();
+        while !self.crew.publishers.is_empty() && !self.stalled() {
+            self.step()?;
+        }
+        self.settle(true)?;
+        let idle = self.crew.idle_subscribers().map_err(Refused::Failed)?;
+        Ok(self.report(idle))
+    }
+
+    fn load_goes_on(&self) -> bool {
+        !self.crew.publishers.is_empty() || !self.plan.is_empty()
+    }
+
+    /// Waits until everything confirmed was finished, or nothing moves any more.
+    fn settle(&mut self, to_the_end: bool) -> Result<(), Refused> {
+        self.progress = Instant::now();
+        while self.ledger.missing > 0 && !self.stalled() {
+            self.step()?;
+        }
+        // Duplicates and inventions may come late.
+        let quiet = Instant::now() + Duration::from_millis(if to_the_end { 500 } else { 0 });
+        while Instant::now() < quiet {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn stalled(&self) -> bool {
+        // At-least-once dead-lettering tries again every three minutes: longer than that is stuck.
+        self.progress.elapsed() > Duration::from_secs(if self.long { 240 } else { 40 })
+    }
+
+    fn step(&mut self) -> Result<(), Refused> {
+        if let Some(said) = self.crew.listen(Duration::from_millis(20)) {
+            self.note(said)?;
+        }
+        if self.plan.front().is_some_and(|(at, _)| self.ledger.confirmed >= *at && self.healed.is_none())
+            && let Some((_, fault)) = self.plan.pop_front()
+        {
+            self.strike(fault)?;
+        }
+        self.crew.dismiss_publishers().map_err(Refused::Failed)
+    }
+
+    fn note(&mut self, said: Said) -> Result<(), Refused> {
+        let Some(line) = said.line else {
+            if self.crew.has(said.client) {
+                return Err(Refused::Failed(format!("client {} ended by itself", said.client)));
+            }
+            return Ok(());
+        };
+        let id = line.rest.get("id").and_then(|id| id.as_str()).unwrap_or_default();
+        match line.did.as_str() {
+            "confirmed" => {
+                self.progress = said.at;
+                for id in line.rest.get("ids").and_then(|ids| ids.as_array()).into_iter().flatten() {
+                    self.ledger.confirm(id.as_str().unwrap_or_default());
+                }
+            }
+            "failed" => self.ledger.failed += 1,
+            "effect" => {
+                self.progress = said.at;
+                if self.healed.is_some_and(|healed| said.at > healed) && self.is_judge(said.client) {
+                    self.back_after.extend(self.healed.take().map(|healed| said.at - healed));
+                }
+                if line.rest.get("outcome").is_some_and(|outcome| outcome == "retry") {
+                    self.ledger.retry(id);
+                } else {
+                    self.ledger.finish(id);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn is_judge(&self, client: usize) -> bool {
+        let frozen = self.crew.subscribers.iter().any(|s| s.frozen);
+        self.crew.subscribers.iter().any(|s| s.client.number == client && (s.frozen || !frozen))
+    }
+
+    fn publish(&mut self, count: u64) -> Result<(), Refused> {
+        self.incarnations += 1;
+        let prefix = format!("{}.{}.", self.name, self.incarnations);
+        self.ledger.hand_out(&prefix, count);
+        self.crew.publish(prefix, count, self.rate).map_err(Refused::Failed)
+    }
+
+    fn strike(&mut self, fault: Fault) -> Result<(), Refused> {
+        self.crew.subscribers.iter_mut().for_each(|s| s.frozen = false);
+        match fault {
+            Fault::KillPublisher => self.kill_publisher()?,
+            Fault::KillSubscriber => {
+                let victim = self.rng.usize(..self.crew.subscribers.len());
+                self.crew.subscribers.swap_remove(victim).client.kill();
+                let what = subscription(&self.name, self.case.classic, self.long);
+                self.crew.subscribe(&what).map_err(Refused::Failed)?;
+            }
+            Fault::FreezeSubscriber => {
+                let victim = self.rng.usize(..self.crew.subscribers.len());
+                let client = &self.crew.subscribers[victim].client;
+                client.signal("STOP").map_err(Refused::Failed)?;
+                // Longer than the lease (1.5 s), and than RabbitMQ waits for a heartbeat of 2 s.
+                let until = Instant::now() + Duration::from_millis(if self.case.server.is_rabbitmq() { 5000 } else { 2500 });
+                while Instant::now() < until {
+                    self.step_quietly()?;
+                }
+                let subscriber = &mut self.crew.subscribers[victim];
+                subscriber.client.signal("CONT").map_err(Refused::Failed)?;
+                subscriber.frozen = true;
+            }
+            Fault::KillBroker => {
+                self.case.server.kill()?;
+                self.case.server.start()?;
+            }
+            Fault::CloseConnections => self.case.server.close_connections()?,
+        }
+        self.healed = Some(Instant::now());
+        self.progress = Instant::now();
+        Ok(())
+    }
+
+    fn step_quietly(&mut self) -> Result<(), Refused> {
+        match self.crew.listen(Duration::from_millis(20)) {
+            Some(said) => self.note(said),
+            None => Ok(()),
+        }
+    }
+
+    fn kill_publisher(&mut self) -> Result<(), Refused> {
+        if self.crew.publishers.is_empty() {
+            return Ok(());
+        }
+        let victim = self.rng.usize(..self.crew.publishers.len());
+        let mut dead = self.crew.publishers.swap_remove(victim);
+        dead.client.kill();
+        // Everything that it said before it died is still in the pipe.
+        let number = dead.client.number;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
+            let Some(said) = self.crew.listen(Duration::from_millis(20)) else { continue };
+            let end = said.client == number && said.line.is_none();
+            self.note(said)?;
+            if end {
+                break;
+            }
+        }
+        let left = dead.count - self.ledger.confirmed_of(&dead.prefix);
+        self.publish(left)
+    }
+
+    fn report(mut self, idle: usize) -> Result<String, String> {
+        let missing = self.ledger.missing;
+        let stuck = if missing > 0 { self.crew.stored(&self.name).min(missing) } else { 0 };
+        let lost = missing - stuck;
+        let back: Vec<String> = self.back_after.iter().map(|d| format!("{:.1}", d.as_secs_f64())).collect();
+        let l = &self.ledger;
+        let text = format!(
+            "{} confirmed, {lost} lost, {} invented, {} duplicated, {stuck} stuck, {} retries, {} unknown; {} faults, consuming again after {} s",
+            l.confirmed, l.invented.len(), l.duplicated, l.retried, l.failed, self.case.faults.len(), back.join(" "),
+        );
+        let mut wrong = Vec::new();
+        if missing > 0 && !(self.case.best_effort && stuck == 0) {
+            wrong.push(format!("missing: {}", l.examples_of_missing().join(" ")));
+        }
+        if !l.invented.is_empty() {
+            wrong.push(format!("invented: {}", l.invented[..l.invented.len().min(5)].join(" ")));
+        }
+        if !l.nonsense.is_empty() {
+            wrong.push(format!("confirmed twice: {}", l.nonsense[..l.nonsense.len().min(5)].join(" ")));
+        }
+        if !self.plan.is_empty() {
+            wrong.push(format!("{} faults never struck", self.plan.len()));
+        }
+        if idle > 0 || self.healed.is_some() {
+            wrong.push(format!("{idle} subscribers do not consume"));
+        }
+        let label = if self.case.best_effort { " (best effort: what is lost is reported)" } else { "" };
+        let gone = self.crew.dismiss(&self.name);
+        if let Err(error) = gone {
+            wrong.push(error);
+        }
+        if wrong.is_empty() { Ok(format!("{text}{label}")) } else { Err(format!("{text}; {}", wrong.join("; "))) }
+    }
+}

@@ -1,0 +1,83 @@
+//! The brokers that cases run on, and `tests/services`, which disturbs those that are ours.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Why something could not be done.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// The server is not ours to disturb, or is not there.
+    Skip(String),
+    /// It should have worked.
+    Failed(String),
+}
+
+/// One broker to run cases on.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// Name in `tests/services`, or `sqlite`.
+    pub(crate) name: &'static str,
+    /// Environment variable with its URL.
+    variable: &'static str,
+    services: PathBuf,
+}
+
+impl Server {
+    /// The brokers of the rig.
+    pub(crate) fn all(services: &Path) -> Vec<Self> {
+        [("sqlite", ""), ("rabbitmq3", "AMQP_URL"), ("rabbitmq4", "AMQP4_URL")]
+            .map(|(name, variable)| Self { name, variable, services: services.to_owned() })
+            .into()
+    }
+
+    /// Whether it is a server of its own, which can be killed.
+    pub(crate) fn is_rabbitmq(&self) -> bool {
+        !self.variable.is_empty()
+    }
+
+    /// Its URL; `folder` is where an embedded one goes.
+    pub(crate) fn url(&self, folder: &Path) -> Result<String, Refused> {
+        if !self.is_rabbitmq() {
+            return Ok(format!("sqlite:{}", folder.join("events.db").display()));
+        }
+        let url = std::env::var(self.variable)
+            .map_err(|_| Refused::Skip(format!("{} is not set (eval \"$(tests/services env)\")", self.variable)))?;
+        // A frozen client is given up on within seconds, so that it has to recover.
+        let separator = if url.contains('?') { '&' } else { '?' };
+        Ok(if url.contains("heartbeat=") { url } else { format!("{url}{separator}heartbeat=2") })
+    }
+
+    /// Refuses where the server is not ours to disturb.
+    pub(crate) fn may_disturb(&self) -> Result<(), Refused> {
+        // It is not frozen: telling it to go on changes nothing.
+        if self.is_rabbitmq() { self.services(&["cont", self.name]) } else { Ok(()) }
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&self) -> Result<(), Refused> {
+        self.services(&["kill", self.name])
+    }
+
+    /// Starts it again; returns when it answers.
+    pub(crate) fn start(&self) -> Result<(), Refused> {
+        self.services(&["start", self.name])
+    }
+
+    /// Closes every client's connection.
+    pub(crate) fn close_connections(&self) -> Result<(), Refused> {
+        self.services(&["ctl", self.name, "close_all_connections", "fault rig"])
+    }
+
+    fn services(&self, arguments: &[&str]) -> Result<(), Refused> {
+        let output = Command::new(&self.services)
+            .args(arguments)
+            .output()
+            .map_err(|e| Refused::Failed(format!("{}: {e}", self.services.display())))?;
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        match output.status.code() {
+            Some(0) => Ok(()),
+            Some(3) => Err(Refused::Skip(text)),
+            _ => Err(Refused::Failed(format!("tests/services {}: {text}", arguments.join(" ")))),
+        }
+    }
+}
