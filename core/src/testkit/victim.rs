@@ -68,7 +68,9 @@ impl Victim {
             Body::Child(child) => child.next(max).await,
             Body::Local(deliveries, hand) => {
                 let mut taken = world.take(deliveries, 1).await?;
-                taken.extend(deliveries.try_next(max - 1)?.filter(|_| max > 1).unwrap_or_default());
+                if max > 1 {
+                    taken.extend(deliveries.try_next(max - 1)?.unwrap_or_default());
+                }
                 let handed = taken.iter().map(Handed::of).collect();
                 hand.extend(taken);
                 Ok(handed)

@@ -149,12 +149,19 @@ impl World {
         Ok(taken)
     }
 
-    /// Takes so many deliveries, acknowledges them, and gives their numbers.
+    /// Takes so many deliveries, acknowledges them as they come, and gives their numbers.
     pub(super) async fn handle(&self, deliveries: &Deliveries, count: usize) -> Result<Vec<u64>, BoxError> {
-        let taken = self.take(deliveries, count).await?;
-        let numbers = numbers(&taken);
-        deliveries.settle(taken.into_iter().map(|delivery| (delivery, Outcome::Ok)).collect()).await?;
-        Ok(numbers)
+        let mut handled = Vec::new();
+        while handled.len() < count {
+            let mut taken = self.take(deliveries, 1).await.map_err(|e| format!("after {handled:?}: {e}"))?;
+            let more = count - handled.len() - 1;
+            if more > 0 {
+                taken.extend(deliveries.try_next(more)?.unwrap_or_default());
+            }
+            handled.extend(numbers(&taken));
+            deliveries.settle(taken.into_iter().map(|delivery| (delivery, Outcome::Ok)).collect()).await?;
+        }
+        Ok(handled)
     }
 
     /// Publishes numbered events and makes dead letters of them, for a reason each.
