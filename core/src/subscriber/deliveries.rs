@@ -93,6 +93,9 @@ impl Deliveries {
     ///
     /// Returns how many were released unfinished. May be called twice; the second call finds nothing to do.
     pub async fn close(&self, timeout: Duration) -> Result<usize> {
+        if self.session.phase() == Phase::Closed {
+            return Ok(0);
+        }
         self.session.begin_drain();
         self.session.source.stop().await;
         // Running out of time is one of the two expected ends.

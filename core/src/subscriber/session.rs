@@ -63,6 +63,7 @@ pub(super) enum Phase {
 pub(super) struct Waiting {
     event: DomainEvent,
     token: Token,
+    /// Set on ordered subscriptions.
     key: Option<Arc<str>>,
     since: Instant,
     /// Decided before any handler sees it.
@@ -141,7 +142,7 @@ impl Session {
         let mut state = self.state.lock();
         state.outstanding += waiting.len();
         for waiting in waiting {
-            match waiting.key.clone().filter(|_| self.spec.ordered.is_some()) {
+            match waiting.key.clone() {
                 Some(key) => {
                     if let Some(waiting) = state.keys.enter(&key, waiting) {
                         state.let_through(waiting, &mut decided);
@@ -179,7 +180,7 @@ impl Session {
             }
         };
         let verdict = verdict.or_else(|| triage(&self.policy, event.headers(), lost_deliveries, now()));
-        let key = message.key.or_else(|| event.shared_key());
+        let key = self.spec.ordered.and_then(|_| message.key.or_else(|| event.shared_key()));
         Waiting { event, token, key, since, verdict }
     }
 
@@ -326,7 +327,8 @@ impl Session {
         let mut state = self.state.lock();
         // Oldest first, so everything before the first young one is old.
         let old = state.ready.iter().take_while(|w| w.since < before).count();
-        let items: Vec<_> = state.ready.drain(..old).map(Waiting::release).collect();
+        let old: Vec<_> = state.ready.drain(..old).collect();
+        let items = state.release(old);
         drop(state);
         self.settler.push(items);
     }
@@ -445,8 +447,21 @@ impl State {
 
     /// Everything that nobody has in hand, to be released.
     fn take_back(&mut self) -> Vec<Item> {
-        let behind = self.keys.drain();
-        self.ready.drain(..).chain(self.suspects.drain(..)).chain(behind).map(Waiting::release).collect()
+        let heads: Vec<_> = self.ready.drain(..).chain(self.suspects.drain(..)).collect();
+        let mut items = self.release(heads);
+        items.extend(self.keys.drain().into_iter().map(Waiting::release));
+        items
+    }
+
+    /// Releases events whose turn had come, each with those behind it: their keys are free again.
+    fn release(&mut self, heads: Vec<Waiting>) -> Vec<Item> {
+        let mut items = Vec::with_capacity(heads.len());
+        for head in heads {
+            let behind = head.key.as_ref().map(|key| self.keys.give_up(key)).unwrap_or_default();
+            items.push(head.release());
+            items.extend(behind.into_iter().map(Waiting::release));
+        }
+        items
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) async fn run(data: &Path) -> Result<bool, BoxError> {
 
     let played = tokio::select! {
         played = play.acts() => played,
-        interrupted = tokio::signal::ctrl_c() => Err(interrupted.map_or_else(Into::into, |()| Interrupted.into())),
+        () = asked_to_end() => Err(Interrupted.into()),
     };
     play.stage.clear().await;
     let same = match played {
@@ -56,6 +56,19 @@ pub(crate) async fn run(data: &Path) -> Result<bool, BoxError> {
     };
     let tidied = play.tidy(dir).await;
     same.and_then(|same| tidied.map(|()| same))
+}
+
+/// Waits for Ctrl-C, or for the polite end that `kill` and `timeout` ask for.
+async fn asked_to_end() {
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        return;
+    }
+    let _interrupted = tokio::signal::ctrl_c().await;
 }
 
 /// Ctrl-C.

@@ -106,8 +106,13 @@ impl Walk {
             let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
             answer_in_time(channel.basic_qos(prefetch, BasicQosOptions::default()), "the prefetch").await?;
             let tag = name_of(format!("tidings-walk-{}", self.channels.len()));
-            let consuming = channel.basic_consume(name_of(&*self.queue), tag, BasicConsumeOptions::default(), FieldTable::default());
-            self.consumer = Some(answer_in_time(consuming, &format!("reading queue {}", self.queue)).await?);
+            let asked = channel.basic_consume(
+                name_of(&*self.queue),
+                tag,
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            );
+            self.consumer = Some(answer_in_time(asked, &format!("reading queue {}", self.queue)).await?);
             self.channels.push(channel);
             self.room = room;
         }
@@ -227,11 +232,11 @@ impl Walk {
     async fn prepare_replay(&mut self) -> Result<()> {
         if !self.can_replay {
             let declarer = Declarer::open(&self.context.connector).await?;
-            let declared = match declarer.deliver(self.context.infrastructure).await {
+            let result = match declarer.deliver(self.context.infrastructure).await {
                 Ok(()) => declarer.bind_delivery(&self.name).await,
                 Err(error) => Err(error),
             };
-            declarer.close_after(declared).await?;
+            declarer.close_after(result).await?;
             self.can_replay = true;
         }
         Ok(())
@@ -292,9 +297,11 @@ impl DeadLetters for Walk {
         let mut written = Vec::with_capacity(indexes.len());
         for (at, outcome) in indexes.into_iter().zip(publishing.await) {
             match outcome {
-                Ok(Some(false)) => results[at] = Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
-                    .field("subscription", &self.name)
-                    .remedy("subscribe again, then replay")),
+                Ok(Some(false)) => {
+                    results[at] = Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
+                        .field("subscription", &self.name)
+                        .remedy("subscribe again, then replay"));
+                }
                 Ok(_) => written.push(at),
                 Err(error) => results[at] = Err(error),
             }
