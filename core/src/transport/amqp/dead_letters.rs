@@ -298,9 +298,10 @@ impl DeadLetters for Walk {
         for (at, outcome) in indexes.into_iter().zip(publishing.await) {
             match outcome {
                 Ok(Some(false)) => {
-                    results[at] = Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
-                        .field("subscription", &self.name)
-                        .remedy("subscribe again, then replay"));
+                    results[at] =
+                        Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
+                            .field("subscription", &self.name)
+                            .remedy("subscribe again, then replay"));
                 }
                 Ok(_) => written.push(at),
                 Err(error) => results[at] = Err(error),
