@@ -14,7 +14,7 @@ use crate::event::{ROUTING_KEY, by_hand};
 use crate::measure::BoxError;
 
 /// Exchange of the benchmarks, for nobody else's events.
-pub(crate) const EXCHANGE: &str = "tidings-bench";
+pub(crate) const EXCHANGE: &str = "bench-events";
 /// Publishes in flight.
 pub(crate) const WINDOW: usize = 1000;
 

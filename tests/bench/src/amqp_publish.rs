@@ -20,14 +20,19 @@ struct Setting<'a> {
 }
 
 /// Measures.
-pub(crate) async fn run(options: &Options, results: &mut Results, server: &Server, classic: bool) -> Result<(), BoxError> {
+pub(crate) async fn run(
+    options: &Options,
+    results: &mut Results,
+    server: &Server,
+    classic: bool,
+) -> Result<(), BoxError> {
     let kind = if classic { "classic" } else { "quorum" };
     let admin = ByHand::connect(&server.url).await?;
     let queue = format!("bench-publish-{}", std::process::id());
     admin.declare(&queue, classic).await?;
     let events = options.events(if classic { 20_000.0 } else { 30_000.0 });
     let setting = Setting { server, queue, events, admin };
-    compare(options, results, &setting, &format!("{} publish {kind}, confirmed, 1000 in flight", server.name)).await?;
+    compare(options, results, &setting, &format!("{} publish {kind}, 1000 in flight", server.name)).await?;
     setting.admin.remove(&setting.queue).await?;
     setting.admin.close().await
 }
@@ -41,7 +46,7 @@ async fn compare(options: &Options, results: &mut Results, setting: &Setting<'_>
         Contender::new("lapin, batches of 1000", false, || batches(setting)),
     ];
     alternate(options.rounds, &mut contenders).await?;
-    results.compare(work, &contenders, 0.95);
+    results.compare(work, &contenders, Some(0.95));
     Ok(())
 }
 
@@ -80,7 +85,12 @@ async fn ours_in_batches(s: &Setting<'_>) -> Result<Sample, BoxError> {
             let publisher = &publisher;
             async move {
                 let events = (i * BATCH..(i + 1) * BATCH).map(event::ours).collect::<Result<Vec<_>, _>>()?;
-                publisher.publish_batch(events).await.into_iter().map(|result| result.map(drop)).collect::<tidings::Result<()>>()
+                publisher
+                    .publish_batch(events)
+                    .await
+                    .into_iter()
+                    .map(|result| result.map(drop))
+                    .collect::<tidings::Result<()>>()
             }
         })
         .buffer_unordered(WINDOW / BATCH)
