@@ -85,12 +85,7 @@ async fn ours_in_batches(s: &Setting<'_>) -> Result<Sample, BoxError> {
             let publisher = &publisher;
             async move {
                 let events = (i * BATCH..(i + 1) * BATCH).map(event::ours).collect::<Result<Vec<_>, _>>()?;
-                publisher
-                    .publish_batch(events)
-                    .await
-                    .into_iter()
-                    .map(|result| result.map(drop))
-                    .collect::<tidings::Result<()>>()
+                publisher.publish_batch(events).await.into_iter().try_for_each(|result| result.map(drop))
             }
         })
         .buffer_unordered(WINDOW / BATCH)

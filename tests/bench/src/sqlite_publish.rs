@@ -90,12 +90,7 @@ async fn in_batches(synchronous: &str, events: usize) -> Result<Sample, BoxError
 pub(crate) async fn publish_batches(publisher: &Publisher, events: usize) -> Result<(), BoxError> {
     for batch in 0..events / BATCH {
         let events = (batch * BATCH..(batch + 1) * BATCH).map(event::ours).collect::<Result<Vec<_>, _>>()?;
-        publisher
-            .publish_batch(events)
-            .await
-            .into_iter()
-            .map(|result| result.map(drop))
-            .collect::<tidings::Result<()>>()?;
+        publisher.publish_batch(events).await.into_iter().try_for_each(|result| result.map(drop))?;
     }
     Ok(())
 }

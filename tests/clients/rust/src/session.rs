@@ -115,8 +115,12 @@ impl Session {
         if what.compat {
             building = building.compat();
         }
-        let handled = self.handled.clone();
-        let handler = Arc::new(Handler { name: what.name, kind: what.handler, report: what.report, handled });
+        let handler = Arc::new(Handler {
+            name: what.name,
+            kind: what.handler,
+            report: what.report,
+            handled: self.handled.clone(),
+        });
         building.handle(move |event| {
             let handler = handler.clone();
             async move { handler.run(event).await }
