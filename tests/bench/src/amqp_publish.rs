@@ -42,6 +42,7 @@ async fn compare(options: &Options, results: &mut Results, setting: &Setting<'_>
         Contender::new("tidings, publish × 1000", true, || ours(setting)),
         Contender::new("tidings, publish_batch of 100 × 10", true, || ours_in_batches(setting)),
         Contender::new("lapin, 1000 concurrent", false, || concurrent(setting)),
+        Contender::new("lapin, 1000 concurrent, mandatory", false, || mandatory(setting)),
         Contender::new("lapin, sliding window", false, || sliding(setting)),
         Contender::new("lapin, batches of 1000", false, || batches(setting)),
     ];
@@ -105,6 +106,24 @@ async fn concurrent(s: &Setting<'_>) -> Result<Sample, BoxError> {
         .map(|n| {
             let by_hand = &by_hand;
             async move { confirmed(by_hand.send(n).await?).await }
+        })
+        .buffer_unordered(WINDOW)
+        .try_for_each(|()| async { Ok(()) })
+        .await?;
+    let sample = watch.stop(s.events);
+    by_hand.close().await?;
+    Ok(sample)
+}
+
+async fn mandatory(s: &Setting<'_>) -> Result<Sample, BoxError> {
+    s.admin.purge(&s.queue).await?;
+    let by_hand = ByHand::confirming(&s.server.url).await?;
+    by_hand.publish(1).await?;
+    let watch = s.watch();
+    stream::iter(0..s.events)
+        .map(|n| {
+            let by_hand = &by_hand;
+            async move { confirmed(by_hand.send_mandatory(n).await?).await }
         })
         .buffer_unordered(WINDOW)
         .try_for_each(|()| async { Ok(()) })

@@ -152,9 +152,10 @@ async fn by_hand(url: &str, count: usize) -> Result<Vec<f64>, BoxError> {
     }
     let late = collect(receiver, count, None).await?;
     handling.abort();
+    // First the consumer: lapin breaks a connection whose dropped consumer the server cancels.
+    consuming.close().await?;
     publishing.remove(&queue).await?;
     publishing.close().await?;
-    consuming.close().await?;
     Ok(late)
 }
 
