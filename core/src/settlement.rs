@@ -260,7 +260,7 @@ pub fn replayed(headers: &Headers) -> Headers {
 }
 
 /// A suspect goes back with a fresh count, so that only crashes count against it; anything else just goes back.
-fn release(headers: &Headers) -> (Settlement, Effect) {
+pub(crate) fn release(headers: &Headers) -> (Settlement, Effect) {
     let settlement =
         if is_suspect(headers) { Settlement::Suspect { headers: headers.clone() } } else { Settlement::Release };
     (settlement, Effect::Released)
