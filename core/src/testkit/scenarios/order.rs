@@ -147,6 +147,30 @@ pub(super) async fn release(w: Arc<World>) -> Done {
     Ok(())
 }
 
+/// A pause gives back what was fetched, places kept; after `resume` every key goes on.
+pub(super) async fn pause(w: Arc<World>) -> Done {
+    let name = w.name("o");
+    let deliveries = ordered(&w, &name).await?;
+    for n in 0..12 {
+        w.publish_keyed("a", ["j", "k", "l"][n % 3], n as u64).await?;
+    }
+    let held = w.take(&deliveries, 1).await?;
+    w.eventually(|| async { Ok(deliveries.health().buffered > 3) })
+        .await
+        .map_err(|e| format!("events fetched: {e}"))?;
+    deliveries.pause().await?;
+    let first = numbers(&held);
+    deliveries.settle(held.into_iter().map(|delivery| (delivery, Outcome::Ok)).collect()).await?;
+    deliveries.resume().await?;
+    let mut found = first;
+    found.extend(w.handle(&deliveries, 11).await?);
+    for key in 0..3 {
+        let of_key: Vec<u64> = found.iter().copied().filter(|n| n % 3 == key).collect();
+        same!(of_key, [key, key + 3, key + 6, key + 9], format!("events of a key, of {found:?}"));
+    }
+    Ok(())
+}
+
 /// What a dead consumer had of a key comes again before what it had not.
 pub(super) async fn crash(w: Arc<World>) -> Done {
     let name = w.name("o");
