@@ -222,10 +222,17 @@ impl AmqpSource {
 
     async fn change(&self, change: impl FnOnce(&mut Control)) {
         self.control.send_modify(change);
+        let flows = || {
+            let control = *self.control.borrow();
+            control.open && !control.stopped
+        };
+        // To go on is `next`'s own affair: it may be waiting for events already, and keeps the lock until one comes.
+        if flows() {
+            return;
+        }
         // A waiting `next` sees the change and lets go.
         let mut intake = self.intake.lock().await;
-        let control = *self.control.borrow();
-        if control.stopped || !control.open {
+        if !flows() {
             self.park(&mut intake).await;
         }
     }
