@@ -21,7 +21,7 @@ use super::keys::KeyGate;
 use super::settler::{Completion, Item, Settler};
 use crate::event::{DomainEvent, decode, name};
 use crate::metrics::SubscriptionCounters;
-use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, reason, release, triage};
+use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, put_back, reason, triage};
 use crate::transport::{Incoming, OnDead, OnRetry, Settlement, Source, SubscriptionSpec, Token, Transport};
 use crate::{Error, Result};
 
@@ -68,8 +68,10 @@ pub(super) enum Phase {
 pub(super) struct Waiting {
     event: DomainEvent,
     token: Token,
+    /// Set on ordered subscriptions.
     key: Option<Arc<str>>,
     since: Instant,
+    lost_deliveries: u32,
     /// Decided before any handler sees it.
     verdict: Option<(Settlement, Effect)>,
 }
@@ -151,7 +153,7 @@ impl Session {
         let mut state = self.state.lock();
         state.outstanding += waiting.len();
         for waiting in waiting {
-            match waiting.key.clone().filter(|_| self.spec.ordered.is_some()) {
+            match waiting.key.clone() {
                 Some(key) => {
                     if let Some(waiting) = state.keys.enter(&key, waiting) {
                         state.let_through(waiting, &mut decided);
@@ -194,8 +196,8 @@ impl Session {
             }
         };
         let verdict = verdict.or_else(|| triage(&self.policy, event.headers(), lost_deliveries, now()));
-        let key = message.key.or_else(|| event.shared_key());
-        Waiting { event, token, key, since, verdict }
+        let key = self.spec.ordered.and_then(|_| message.key.or_else(|| event.shared_key()));
+        Waiting { event, token, key, since, lost_deliveries, verdict }
     }
 
     /// Waits for at least one event and hands over at most `max`; empty once the subscription is closed.
@@ -509,8 +511,7 @@ impl Waiting {
     }
 
     fn release(self) -> Item {
-        // A suspect keeps its fresh count: some brokers count a release like a crash, and it has not run.
-        let released = release(self.event.headers());
+        let released = put_back(self.event.headers(), self.lost_deliveries);
         let mut item = self.into_item(released);
         item.key = None;
         item

@@ -86,6 +86,7 @@ impl Session {
         }
         self.state.lock().alone = Alone::No;
         self.room.notify_one();
+        self.ready.notify_one();
     }
 
     /// The suspect is settled, or was given back.
