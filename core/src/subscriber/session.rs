@@ -435,10 +435,10 @@ impl Session {
         let source = self.source.health();
         let state = self.state.lock();
         let waiting = state.waiting();
-        let limited_by = if state.alone != Alone::No {
-            Some("suspect")
-        } else {
+        let limited_by = if state.alone == Alone::No {
             (state.outstanding >= usize::from(self.spec.prefetch)).then_some("prefetch")
+        } else {
+            Some("suspect")
         };
         self.counters.recoveries.store(source.recoveries, Relaxed);
         let consuming = source.consuming && state.failure.is_none() && state.phase == Phase::Open && !state.paused;

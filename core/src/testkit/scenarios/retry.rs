@@ -151,7 +151,7 @@ pub(super) async fn many(w: Arc<World>) -> Done {
     }
     let taken = w.take(&deliveries, 200).await?;
     let unit = w.units(1);
-    let later = |i: usize| Outcome::Retry { after: Some(unit + unit * u32::from(i % 7 == 0)), message: None };
+    let later = |i: usize| Outcome::Retry { after: Some(unit + unit * u32::from(i.is_multiple_of(7))), message: None };
     deliveries.settle(taken.into_iter().enumerate().map(|(i, delivery)| (delivery, later(i))).collect()).await?;
     let again = w.take(&deliveries, 200).await?;
     ensure!(again.iter().all(|delivery| delivery.retries() == 1), "a retry was not counted");
