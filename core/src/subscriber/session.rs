@@ -4,6 +4,8 @@
 //! Hosts take from the buffer ([`Deliveries`](super::Deliveries)) and settle; the [`settler`](super::settler) carries
 //! settlements out. All state is behind one lock that is never held across an await.
 
+mod isolation;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,13 +14,14 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::isolation::Alone;
 use super::SubscriptionHealth;
 use super::delivery::Delivery;
 use super::keys::KeyGate;
 use super::settler::{Completion, Item, Settler};
 use crate::event::{DomainEvent, decode, name};
 use crate::metrics::SubscriptionCounters;
-use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, reason, triage};
+use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, put_back, reason, triage};
 use crate::transport::{Incoming, OnDead, OnRetry, Settlement, Source, SubscriptionSpec, Token, Transport};
 use crate::{Error, Result};
 
@@ -33,6 +36,8 @@ pub(super) struct Session {
     ready: Notify,
     room: Notify,
     idle: Notify,
+    /// A suspect that ran alone is settled.
+    over: Notify,
 }
 
 #[derive(Default)]
@@ -44,8 +49,8 @@ struct State {
     outstanding: usize,
     /// Of those, in the hands of a host.
     handed: usize,
-    /// A suspect runs: nothing else starts.
-    alone: bool,
+    /// A suspect runs, or is about to: nothing else is fetched or started.
+    alone: Alone,
     paused: bool,
     phase: Phase,
     failure: Option<Error>,
@@ -66,6 +71,7 @@ pub(super) struct Waiting {
     /// Set on ordered subscriptions.
     key: Option<Arc<str>>,
     since: Instant,
+    lost_deliveries: u32,
     /// Decided before any handler sees it.
     verdict: Option<(Settlement, Effect)>,
 }
@@ -96,6 +102,7 @@ impl Session {
             ready: Notify::new(),
             room: Notify::new(),
             idle: Notify::new(),
+            over: Notify::new(),
         }
     }
 
@@ -126,7 +133,11 @@ impl Session {
                 }
                 // A quarter at a time, so that a fast host does not make us fetch one by one; any number once nothing waits.
                 let room = prefetch.saturating_sub(state.outstanding);
-                if !state.paused && room > 0 && (room >= prefetch / 4 || state.ready.is_empty()) {
+                if !state.paused
+                    && state.alone == Alone::No
+                    && room > 0
+                    && (room >= prefetch / 4 || state.ready.is_empty())
+                {
                     return Some(room);
                 }
             }
@@ -134,7 +145,7 @@ impl Session {
         }
     }
 
-    fn accept(&self, batch: Vec<Incoming>) {
+    fn accept(self: &Arc<Self>, batch: Vec<Incoming>) {
         self.counters.delivered.fetch_add(batch.len() as u64, Relaxed);
         let since = Instant::now();
         let waiting: Vec<_> = batch.into_iter().map(|incoming| self.examine(incoming, since)).collect();
@@ -152,7 +163,12 @@ impl Session {
             }
         }
         if state.phase != Phase::Open || state.paused {
-            decided.extend(state.take_back());
+            decided.extend(self.take_back(&mut state));
+        }
+        decided.extend(self.isolate(&mut state));
+        if !matches!(state.alone, Alone::No | Alone::Closing | Alone::Clearing | Alone::Ready) {
+            // A poll that was under way when the suspect began.
+            decided.extend(state.waiting_ones().into_iter().map(Waiting::release));
         }
         self.gauge(&state);
         drop(state);
@@ -181,7 +197,7 @@ impl Session {
         };
         let verdict = verdict.or_else(|| triage(&self.policy, event.headers(), lost_deliveries, now()));
         let key = self.spec.ordered.and_then(|_| message.key.or_else(|| event.shared_key()));
-        Waiting { event, token, key, since, verdict }
+        Waiting { event, token, key, since, lost_deliveries, verdict }
     }
 
     /// Waits for at least one event and hands over at most `max`; empty once the subscription is closed.
@@ -209,16 +225,20 @@ impl Session {
         if let Some(error) = &state.failure {
             return Taken::Ended(Some(error.duplicate()));
         }
-        if state.alone || state.paused {
+        if state.paused {
             return Taken::Nothing;
         }
         let mut taken = Vec::new();
-        if state.suspects.is_empty() {
-            let count = state.ready.len().min(max);
-            taken.extend(state.ready.drain(..count));
-        } else if state.handed == 0 {
-            state.alone = true;
-            taken.extend(state.suspects.pop_front());
+        match state.alone {
+            Alone::No => {
+                let count = state.ready.len().min(max);
+                taken.extend(state.ready.drain(..count));
+            }
+            Alone::Ready => {
+                state.alone = Alone::Running;
+                taken.extend(state.suspects.pop_front());
+            }
+            _ => {}
         }
         if taken.is_empty() {
             return Taken::Nothing;
@@ -277,14 +297,16 @@ impl Session {
     }
 
     /// The settler is done with these deliveries: `true` where the settlement was carried out.
-    pub(super) fn settled(&self, items: &[(Item, bool)]) {
+    pub(super) fn settled(self: &Arc<Self>, items: &[(Item, bool)]) {
         let mut more = Vec::new();
         let mut state = self.state.lock();
         for (item, done) in items {
             state.outstanding = state.outstanding.saturating_sub(1);
             if item.handed {
                 state.handed = state.handed.saturating_sub(1);
-                state.alone = false;
+                if state.alone == Alone::Running {
+                    self.end_isolation(&mut state);
+                }
             }
             if let Some(key) = &item.key {
                 if *done && self.advances(item.effect) {
@@ -296,6 +318,7 @@ impl Session {
                 }
             }
         }
+        more.extend(self.isolate(&mut state));
         let wake = !state.ready.is_empty() || !state.suspects.is_empty();
         let idle = state.handed == 0;
         self.gauge(&state);
@@ -328,7 +351,7 @@ impl Session {
         // Oldest first, so everything before the first young one is old.
         let old = state.ready.iter().take_while(|w| w.since < before).count();
         let old: Vec<_> = state.ready.drain(..old).collect();
-        let items = state.release(old);
+        let items: Vec<_> = state.with_those_behind(old).into_iter().map(Waiting::release).collect();
         drop(state);
         self.settler.push(items);
     }
@@ -337,15 +360,21 @@ impl Session {
         let back = {
             let mut state = self.state.lock();
             state.paused = true;
-            state.take_back()
+            self.take_back(&mut state)
         };
         self.settler.push(back);
         self.source.set_flow(false).await
     }
 
     pub(super) async fn resume(&self) -> Result<()> {
-        self.state.lock().paused = false;
-        self.source.set_flow(true).await?;
+        let alone = {
+            let mut state = self.state.lock();
+            state.paused = false;
+            state.alone != Alone::No
+        };
+        if !alone {
+            self.source.set_flow(true).await?;
+        }
         self.room.notify_one();
         self.ready.notify_one();
         Ok(())
@@ -359,7 +388,7 @@ impl Session {
                 return;
             }
             state.phase = Phase::Draining;
-            state.take_back()
+            self.take_back(&mut state)
         };
         self.settler.push(back);
         self.room.notify_one();
@@ -382,7 +411,10 @@ impl Session {
     }
 
     pub(super) fn close(&self) {
-        self.state.lock().phase = Phase::Closed;
+        let mut state = self.state.lock();
+        state.phase = Phase::Closed;
+        self.end_isolation(&mut state);
+        drop(state);
         self.settler.wake();
     }
 
@@ -403,10 +435,10 @@ impl Session {
         let source = self.source.health();
         let state = self.state.lock();
         let waiting = state.waiting();
-        let limited_by = if state.alone || !state.suspects.is_empty() {
-            Some("suspect")
-        } else {
+        let limited_by = if state.alone == Alone::No {
             (state.outstanding >= usize::from(self.spec.prefetch)).then_some("prefetch")
+        } else {
+            Some("suspect")
         };
         self.counters.recoveries.store(source.recoveries, Relaxed);
         let consuming = source.consuming && state.failure.is_none() && state.phase == Phase::Open && !state.paused;
@@ -423,6 +455,14 @@ impl Session {
             last_error: state.failure.as_ref().map(ToString::to_string).or(source.last_error),
             limited_by,
         }
+    }
+
+    /// Everything that nobody has in hand, to be released.
+    fn take_back(&self, state: &mut State) -> Vec<Item> {
+        if state.alone != Alone::Running {
+            self.end_isolation(state);
+        }
+        state.waiting_ones().into_iter().map(Waiting::release).collect()
     }
 
     fn gauge(&self, state: &State) {
@@ -445,23 +485,23 @@ impl State {
         }
     }
 
-    /// Everything that nobody has in hand, to be released.
-    fn take_back(&mut self) -> Vec<Item> {
-        let heads: Vec<_> = self.ready.drain(..).chain(self.suspects.drain(..)).collect();
-        let mut items = self.release(heads);
-        items.extend(self.keys.drain().into_iter().map(Waiting::release));
-        items
+    /// Takes out everything that nobody has in hand.
+    fn waiting_ones(&mut self) -> Vec<Waiting> {
+        let first: Vec<_> = self.ready.drain(..).chain(self.suspects.drain(..)).collect();
+        let mut all = self.with_those_behind(first);
+        all.extend(self.keys.drain());
+        all
     }
 
-    /// Releases events whose turn had come, each with those behind it: their keys are free again.
-    fn release(&mut self, heads: Vec<Waiting>) -> Vec<Item> {
-        let mut items = Vec::with_capacity(heads.len());
-        for head in heads {
-            let behind = head.key.as_ref().map(|key| self.keys.give_up(key)).unwrap_or_default();
-            items.push(head.release());
-            items.extend(behind.into_iter().map(Waiting::release));
+    /// These, whose keys nobody has in hand, with what waits behind them: the keys are free again.
+    fn with_those_behind(&mut self, first: Vec<Waiting>) -> Vec<Waiting> {
+        let mut all = Vec::with_capacity(first.len());
+        for waiting in first {
+            let behind = waiting.key.as_ref().map(|key| self.keys.give_up(key));
+            all.push(waiting);
+            all.extend(behind.into_iter().flatten());
         }
-        items
+        all
     }
 }
 
@@ -471,8 +511,8 @@ impl Waiting {
     }
 
     fn release(self) -> Item {
-        // It never ran, so not even a suspect needs a fresh count.
-        let mut item = self.into_item((Settlement::Release, Effect::Released));
+        let released = put_back(self.event.headers(), self.lost_deliveries);
+        let mut item = self.into_item(released);
         item.key = None;
         item
     }
