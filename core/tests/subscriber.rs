@@ -1,11 +1,13 @@
 //! What a subscriber does when it is paused, drained, dropped or let down, on the memory transport.
 #![cfg(feature = "memory")]
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "helpers of tests are tests")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidings::{Broker, Deliveries, DomainEvent, Outcome};
-use tokio::time::timeout;
+use tidings::transport::memory::{MemoryTransport, Operation, When};
+use tidings::{Broker, Deliveries, DomainEvent, ErrorKind, Outcome};
+use tokio::time::{Instant, timeout};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -57,4 +59,60 @@ async fn what_was_held_too_long_comes_again_in_order() {
     tokio::time::sleep(Duration::from_secs(15)).await;
     assert_eq!(handle_one(&deliveries).await, "1");
     assert_eq!(handle_one(&deliveries).await, "2");
+}
+
+fn metric(broker: &Broker, name: &str) -> f64 {
+    broker.metrics().iter().filter(|metric| metric.name == name).map(|metric| metric.value).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn steady_work_does_not_keep_what_was_held_too_long() {
+    let broker = memory().await;
+    let subscriber = broker.subscriber();
+    let held = subscriber.subscription("s").bind("#").prefetch(100).max_hold(Duration::from_secs(10));
+    let deliveries = held.deliveries().await.unwrap();
+    for id in 0..100 {
+        publish(&broker, "k", &[&id.to_string()]).await;
+    }
+    buffered(&deliveries, 100).await;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        handle_one(&deliveries).await;
+    }
+    assert!(metric(&broker, "tidings_released_total") > 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_fails_does_not_hold_up_others() {
+    let transport = MemoryTransport::new();
+    let faults = transport.faults();
+    let broker = Broker::with_transport(Arc::new(transport));
+    let deliveries = broker.subscriber().subscription("s").bind("#").deliveries().await.unwrap();
+    publish(&broker, "k", &["1", "2"]).await;
+    buffered(&deliveries, 2).await;
+    let mut batch = deliveries.next(2).await.unwrap();
+    faults.fail(Operation::Settle, 8, ErrorKind::Rejected, When::Before);
+    deliveries.settle_soon([(batch.remove(0), Outcome::DeadLetter { reason: "r".into(), message: None })]);
+    // Six tries take 20 + 40 + … ms; the seventh is more than a second away.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    faults.clear();
+    let began = Instant::now();
+    batch.remove(0).settle(Outcome::Ok).await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_is_refused_is_told_and_tried_again() {
+    let transport = MemoryTransport::new();
+    let faults = transport.faults();
+    let broker = Broker::with_transport(Arc::new(transport));
+    let deliveries = broker.subscriber().subscription("s").bind("#").deliveries().await.unwrap();
+    publish(&broker, "k", &["1"]).await;
+    let delivery = deliveries.next(1).await.unwrap().remove(0);
+    faults.fail(Operation::Settle, 3, ErrorKind::AccessRefused, When::Before);
+    assert_eq!(delivery.settle(Outcome::Ok).await.unwrap_err().code(), "ACCESS_REFUSED");
+    assert_eq!(deliveries.health().in_flight, 1);
+    tokio::time::sleep(LONG).await;
+    assert_eq!(deliveries.health().in_flight, 0);
+    assert_eq!(metric(&broker, "tidings_acked_total"), 1.0);
 }

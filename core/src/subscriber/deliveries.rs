@@ -63,8 +63,9 @@ impl Deliveries {
 
     /// Settles deliveries and waits until that is durable. The first error, if any; all others are settled all the same.
     ///
-    /// Errors: `STALE_DELIVERY` where a connection or lease was lost: the event is delivered again. Cancelling the wait
-    /// does not take the settlement back.
+    /// Errors: `STALE_DELIVERY` where a connection or lease was lost: the event is delivered again. After any other
+    /// error the engine goes on trying until the subscription is closed. Cancelling the wait does not take the
+    /// settlement back.
     pub async fn settle(&self, batch: Vec<(Delivery, Outcome)>) -> Result<()> {
         self.session.settle(batch).await
     }
