@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "helpers of tests are tests")]
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tidings::transport::memory::{MemoryTransport, Operation, When};
-use tidings::{Broker, Deliveries, DomainEvent, ErrorKind, Outcome};
+use tidings::transport::memory::{Faults, MemoryTransport, Operation, When};
+use tidings::{BoxError, Broker, Deliveries, DomainEvent, ErrorKind, Outcome};
 use tokio::time::{Instant, timeout};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -115,4 +117,99 @@ async fn a_settlement_that_is_refused_is_told_and_tried_again() {
     tokio::time::sleep(LONG).await;
     assert_eq!(deliveries.health().in_flight, 0);
     assert_eq!(metric(&broker, "tidings_acked_total"), 1.0);
+}
+
+/// Waits until no source is left.
+async fn sources_end(faults: &Faults) {
+    for _ in 0..100 {
+        if faults.cut_all() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("a source is left");
+}
+
+#[tokio::test]
+async fn dropped_on_a_thread_without_a_runtime_it_ends() {
+    let transport = MemoryTransport::new();
+    let faults = transport.faults();
+    let broker = Broker::with_transport(Arc::new(transport));
+    let deliveries = broker.subscriber().subscription("s").bind("#").deliveries().await.unwrap();
+    std::thread::spawn(move || drop(deliveries)).join().unwrap();
+    sources_end(&faults).await;
+}
+
+#[tokio::test]
+async fn a_close_that_was_given_up_on_ends_when_the_handle_is_dropped() {
+    let transport = MemoryTransport::new();
+    let faults = transport.faults();
+    let broker = Broker::with_transport(Arc::new(transport));
+    let deliveries = broker.subscriber().subscription("s").bind("#").deliveries().await.unwrap();
+    publish(&broker, "k", &["1"]).await;
+    let in_hand = deliveries.next(1).await.unwrap();
+    timeout(Duration::from_millis(10), deliveries.close(LONG)).await.unwrap_err();
+    drop(deliveries);
+    drop(in_hand);
+    sources_end(&faults).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_close_does_not_wait() {
+    let broker = memory().await;
+    let deliveries = broker.subscriber().subscription("s").bind("#").deliveries().await.unwrap();
+    publish(&broker, "k", &["1"]).await;
+    let _in_hand = deliveries.next(1).await.unwrap();
+    assert_eq!(deliveries.close(LONG).await.unwrap(), 1);
+    let began = Instant::now();
+    assert_eq!(deliveries.close(LONG).await.unwrap(), 0);
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_closed_ends_those_who_wait() {
+    let broker = memory().await;
+    let deliveries = broker.subscriber().subscription("s").bind("#").deliveries().await.unwrap();
+    broker.close().await.unwrap();
+    let next = timeout(LONG, deliveries.next(1)).await.expect("waits for ever");
+    assert!(next.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_is_too_slow_ends_before_its_event_goes_to_another() {
+    struct Here(Arc<AtomicBool>);
+    impl Drop for Here {
+        fn drop(&mut self) {
+            // Long enough for another consumer to begin, if it could.
+            std::thread::sleep(Duration::from_millis(200));
+            self.0.store(false, Relaxed);
+        }
+    }
+
+    let broker = memory().await;
+    let (running, here) = (broker.subscriber().drain_timeout(Duration::from_millis(10)), Arc::new(AtomicBool::new(false)));
+    let seen = here.clone();
+    let handle = move |_| {
+        let seen = seen.clone();
+        async move {
+            seen.store(true, Relaxed);
+            let _here = Here(seen);
+            std::future::pending::<Result<(), BoxError>>().await
+        }
+    };
+    running.subscription("s").bind("#").handle(handle).unwrap();
+    let running = running.start().await.unwrap();
+    let other = broker.subscriber().subscription("s").bind("#").deliveries().await.unwrap();
+    other.pause().await.unwrap();
+    publish(&broker, "k", &["1"]).await;
+    while !here.load(Relaxed) {
+        tokio::task::yield_now().await;
+    }
+    other.resume().await.unwrap();
+    let overlap = tokio::spawn(async move {
+        let _taken = other.next(1).await.unwrap();
+        here.load(Relaxed)
+    });
+    assert_eq!(running.stop().await.unwrap(), 1);
+    assert!(!overlap.await.unwrap(), "two handlers have the event");
 }

@@ -5,9 +5,11 @@
 //! settlements out. All state is behind one lock that is never held across an await.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -48,6 +50,8 @@ struct State {
     alone: bool,
     paused: bool,
     phase: Phase,
+    /// The source has: nothing comes any more.
+    ended: bool,
     failure: Option<Error>,
 }
 
@@ -99,20 +103,32 @@ impl Session {
         }
     }
 
-    /// The task that fetches. Ends when the source does.
+    /// The task that fetches. Ends when the source does, and the subscription with it.
     pub(super) async fn pump(self: Arc<Self>) {
-        while let Some(room) = self.room().await {
-            match self.source.next(room).await {
-                Ok(batch) if batch.is_empty() => break,
-                Ok(batch) => self.accept(batch),
-                Err(error) => {
-                    tracing::error!(subscription = %self.policy.subscription, %error, "the subscription has ended");
-                    self.state.lock().failure = Some(error);
-                    break;
-                }
+        let fetched = AssertUnwindSafe(self.fetch()).catch_unwind().await;
+        let fetched = fetched.unwrap_or_else(|_| Err(Error::new(crate::ErrorKind::Internal, "the transport panicked")));
+        let back = {
+            let mut state = self.state.lock();
+            state.ended = true;
+            if let Err(error) = fetched {
+                tracing::error!(subscription = %self.policy.subscription, %error, "the subscription has ended");
+                state.failure = Some(error);
             }
-        }
+            state.take_back()
+        };
+        self.settler.push(back);
         self.ready.notify_waiters();
+    }
+
+    async fn fetch(&self) -> Result<()> {
+        while let Some(room) = self.room().await {
+            let batch = self.source.next(room).await?;
+            if batch.is_empty() {
+                break;
+            }
+            self.accept(batch);
+        }
+        Ok(())
     }
 
     /// Waits until it is worth fetching, and says how much; `None` when nothing is fetched any more.
@@ -208,6 +224,9 @@ impl Session {
         }
         if let Some(error) = &state.failure {
             return Taken::Ended(Some(error.duplicate()));
+        }
+        if state.ended {
+            return Taken::Ended(None);
         }
         if state.alone || state.paused {
             return Taken::Nothing;
@@ -409,7 +428,7 @@ impl Session {
             (state.outstanding >= usize::from(self.spec.prefetch)).then_some("prefetch")
         };
         self.counters.recoveries.store(source.recoveries, Relaxed);
-        let consuming = source.consuming && state.failure.is_none() && state.phase == Phase::Open && !state.paused;
+        let consuming = source.consuming && !state.ended && state.phase == Phase::Open && !state.paused;
         self.counters.consuming.store(consuming.into(), Relaxed);
         SubscriptionHealth {
             subscription: self.spec.name.clone(),
