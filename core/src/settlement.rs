@@ -259,8 +259,9 @@ pub fn replayed(headers: &Headers) -> Headers {
     headers
 }
 
-/// A suspect goes back with a fresh count, so that only crashes count against it; anything else just goes back.
-fn release(headers: &Headers) -> (Settlement, Effect) {
+/// A suspect goes back with a fresh count, so that only crashes count against it (RabbitMQ counts what is given back
+/// too, run or not); anything else just goes back.
+pub(crate) fn release(headers: &Headers) -> (Settlement, Effect) {
     let settlement =
         if is_suspect(headers) { Settlement::Suspect { headers: headers.clone() } } else { Settlement::Release };
     (settlement, Effect::Released)

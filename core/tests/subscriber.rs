@@ -2,7 +2,7 @@
 #![cfg(feature = "memory")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "helpers of tests are tests")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -212,4 +212,72 @@ async fn a_handler_that_is_too_slow_ends_before_its_event_goes_to_another() {
     });
     assert_eq!(running.stop().await.unwrap(), 1);
     assert!(!overlap.await.unwrap(), "two handlers have the event");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_are_settled_where_they_came_from() {
+    let broker = memory().await;
+    let one = broker.subscriber().subscription("one").bind("#").deliveries().await.unwrap();
+    publish(&broker, "k", &["1"]).await;
+    let first = one.next(1).await.unwrap().remove(0);
+    let two = broker.subscriber().subscription("two").bind("#").deliveries().await.unwrap();
+    publish(&broker, "k", &["2"]).await;
+    let second = two.next(1).await.unwrap().remove(0);
+    one.settle(vec![(first, Outcome::Ok), (second, Outcome::Ok)]).await.unwrap();
+    let waiting: Vec<_> = broker.subscriptions().await.unwrap().iter().map(|it| (it.ready, it.in_flight)).collect();
+    assert_eq!((waiting[1], two.health().in_flight), ((0, Some(0)), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_slow_handler_is_not_in_hand() {
+    let broker = memory().await;
+    let subscriber = broker.subscriber();
+    let order = Arc::new(Mutex::new(String::new()));
+    let log = order.clone();
+    let handle = move |event: DomainEvent| {
+        let log = log.clone();
+        async move {
+            log.lock().unwrap().push_str(event.id());
+            if event.id() == "5" {
+                tokio::time::sleep(LONG).await;
+            }
+            Ok::<_, BoxError>(())
+        }
+    };
+    subscriber.subscription("s").bind("#").max_hold(Duration::from_secs(10)).handle(handle).unwrap();
+    let running = subscriber.start().await.unwrap();
+    publish(&broker, "k", &["1", "2", "3", "4", "5", "6", "7"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.health()[0].in_flight, 1);
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert!(metric(&broker, "tidings_released_total") >= 2.0, "held longer than max_hold");
+    tokio::time::sleep(LONG).await;
+    assert_eq!(*order.lock().unwrap(), "1234567");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_that_goes_back_unrun_has_not_crashed() {
+    let transport = MemoryTransport::new();
+    let faults = transport.faults();
+    let broker = Broker::with_transport(Arc::new(transport));
+    let subscriber = broker.subscriber();
+    let deliveries = subscriber.subscription("s").bind("#").max_deliveries(1).deliveries().await.unwrap();
+    let lose = async || {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        faults.cut_all();
+        faults.restore();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    publish(&broker, "k", &["1"]).await;
+    // Once, and it is a suspect; twice more, and another time would be its last.
+    lose().await;
+    lose().await;
+    lose().await;
+    deliveries.pause().await.unwrap();
+    deliveries.resume().await.unwrap();
+    lose().await;
+    assert_eq!(broker.subscriptions().await.unwrap()[0].dead, 0);
+    lose().await;
+    lose().await;
+    assert_eq!(broker.subscriptions().await.unwrap()[0].dead, 1);
 }

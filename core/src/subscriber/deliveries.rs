@@ -66,6 +66,7 @@ impl Deliveries {
     }
 
     /// Settles deliveries and waits until that is durable. The first error, if any; all others are settled all the same.
+    /// Deliveries of another subscription are settled there.
     ///
     /// Errors: `STALE_DELIVERY` where a connection or lease was lost: the event is delivered again. After any other
     /// error the engine goes on trying until the subscription is closed. Cancelling the wait does not take the

@@ -15,13 +15,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::SubscriptionHealth;
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Parts};
 use super::keys::KeyGate;
 use super::settler::{Completion, Item, Settler};
 use crate::event::{DomainEvent, decode, name};
 use crate::metrics::SubscriptionCounters;
-use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, reason, triage};
-use crate::transport::{Incoming, OnDead, OnRetry, Settlement, Source, SubscriptionSpec, Token, Transport};
+use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, reason, release, triage};
+use crate::transport::{Incoming, OnDead, OnRetry, Settlement, Source, SubscriptionSpec, Transport};
 use crate::{Error, Result};
 
 pub(super) struct Session {
@@ -65,11 +65,7 @@ pub(super) enum Phase {
 
 /// A fetched event that nobody has in hand.
 pub(super) struct Waiting {
-    event: DomainEvent,
-    token: Token,
-    /// Set on ordered subscriptions.
-    key: Option<Arc<str>>,
-    since: Instant,
+    parts: Parts,
     /// Decided before any handler sees it.
     verdict: Option<(Settlement, Effect)>,
 }
@@ -158,7 +154,7 @@ impl Session {
         let mut state = self.state.lock();
         state.outstanding += waiting.len();
         for waiting in waiting {
-            match waiting.key.clone() {
+            match waiting.parts.key.clone() {
                 Some(key) => {
                     if let Some(waiting) = state.keys.enter(&key, waiting) {
                         state.let_through(waiting, &mut decided);
@@ -197,7 +193,7 @@ impl Session {
         };
         let verdict = verdict.or_else(|| triage(&self.policy, event.headers(), lost_deliveries, now()));
         let key = self.spec.ordered.and_then(|_| message.key.or_else(|| event.shared_key()));
-        Waiting { event, token, key, since, verdict }
+        Waiting { parts: Parts { event, token, key, since }, verdict }
     }
 
     /// Waits for at least one event and hands over at most `max`; empty once the subscription is closed.
@@ -251,34 +247,44 @@ impl Session {
         } else {
             self.room.notify_one();
         }
-        Taken::Some(taken.into_iter().map(|w| Delivery::new(w.event, w.token, self.clone())).collect())
+        Taken::Some(taken.into_iter().map(|waiting| Delivery::new(waiting.parts, self.clone())).collect())
     }
 
     /// Settles deliveries and waits until that is durable; the first error, if any.
     pub(super) async fn settle(self: &Arc<Self>, batch: Vec<(Delivery, Outcome)>) -> Result<()> {
-        for (delivery, _) in &batch {
-            delivery.check_session(self)?;
-        }
         if batch.is_empty() {
             return Ok(());
         }
         let (completion, done) = Completion::new(batch.len());
-        let items: Vec<_> = batch.into_iter().map(|(d, o)| self.item(d, o, Some(completion.clone()))).collect();
-        self.settler.push(items);
+        self.push(batch, Some(&completion));
         done.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Settles deliveries in the background; failures are counted and logged.
     pub(super) fn settle_soon(self: &Arc<Self>, batch: impl IntoIterator<Item = (Delivery, Outcome)>) {
-        let items: Vec<_> = batch.into_iter().map(|(d, o)| self.item(d, o, None)).collect();
+        self.push(batch, None);
+    }
+
+    fn push(
+        self: &Arc<Self>,
+        batch: impl IntoIterator<Item = (Delivery, Outcome)>,
+        completion: Option<&Arc<Completion>>,
+    ) {
+        let mut items = Vec::new();
+        for (delivery, outcome) in batch {
+            // A token means something else to another source: each is settled where it came from.
+            match delivery.other_session(self) {
+                None => items.push(self.item(delivery.into_parts(), outcome, completion.cloned())),
+                Some(other) => other.settler.push([other.item(delivery.into_parts(), outcome, completion.cloned())]),
+            }
+        }
         self.settler.push(items);
     }
 
-    fn item(&self, delivery: Delivery, outcome: Outcome, completion: Option<Arc<Completion>>) -> Item {
-        let (event, token) = delivery.into_parts();
-        let key = self.spec.ordered.and_then(|_| event.shared_key());
+    fn item(&self, parts: Parts, outcome: Outcome, completion: Option<Arc<Completion>>) -> Item {
+        let Parts { event, token, key, .. } = parts;
         let (settlement, effect) = match outcome {
-            Outcome::Ok if !is_suspect(event.headers()) => (Settlement::Ack, Effect::Acked),
+            Outcome::Ok => (Settlement::Ack, Effect::Acked),
             outcome => decide(&self.policy, event.headers(), outcome, self.transport.now(), fastrand::f64()),
         };
         if effect != Effect::Acked {
@@ -289,10 +295,23 @@ impl Session {
     }
 
     /// A delivery was dropped unsettled.
-    pub(super) fn give_back(&self, event: &DomainEvent, token: Token) {
-        let (settlement, effect) = decide(&self.policy, event.headers(), Outcome::Release, self.transport.now(), 0.0);
-        let key = self.spec.ordered.and_then(|_| event.shared_key());
-        self.settler.push([Item { token, settlement, effect, key, handed: true, completion: None }]);
+    pub(super) fn give_back(&self, parts: Parts) {
+        self.settler.push([self.item(parts, Outcome::Release, None)]);
+    }
+
+    /// Takes back what a host has not begun with: to the front, in its order.
+    pub(super) fn put_back(&self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open || state.paused || state.ended {
+            drop(state);
+            // Dropping them gives them back to the broker.
+            return deliveries.for_each(drop);
+        }
+        for delivery in deliveries.rev() {
+            state.handed = state.handed.saturating_sub(1);
+            state.ready.push_front(Waiting { parts: delivery.into_parts(), verdict: None });
+        }
+        self.gauge(&state);
     }
 
     /// The settler is done with these deliveries: `true` where the settlement was carried out.
@@ -345,7 +364,7 @@ impl Session {
         let Some(before) = Instant::now().checked_sub(self.spec.max_hold) else { return };
         let mut state = self.state.lock();
         // Oldest first, so everything before the first young one is old.
-        let old = state.ready.iter().take_while(|w| w.since < before).count();
+        let old = state.ready.iter().take_while(|waiting| waiting.parts.since < before).count();
         let old: Vec<_> = state.ready.drain(..old).collect();
         let items = state.release(old);
         drop(state);
@@ -459,7 +478,7 @@ impl State {
     fn let_through(&mut self, mut waiting: Waiting, decided: &mut Vec<Item>) {
         match waiting.verdict.take() {
             Some(verdict) => decided.push(waiting.into_item(verdict)),
-            None if is_suspect(waiting.event.headers()) => self.suspects.push_back(waiting),
+            None if is_suspect(waiting.parts.event.headers()) => self.suspects.push_back(waiting),
             None => self.ready.push_back(waiting),
         }
     }
@@ -476,7 +495,7 @@ impl State {
     fn release(&mut self, heads: Vec<Waiting>) -> Vec<Item> {
         let mut items = Vec::with_capacity(heads.len());
         for head in heads {
-            let behind = head.key.as_ref().map(|key| self.keys.give_up(key)).unwrap_or_default();
+            let behind = head.parts.key.as_ref().map(|key| self.keys.give_up(key)).unwrap_or_default();
             items.push(head.release());
             items.extend(behind.into_iter().map(Waiting::release));
         }
@@ -486,14 +505,14 @@ impl State {
 
 impl Waiting {
     fn into_item(self, (settlement, effect): (Settlement, Effect)) -> Item {
-        Item { token: self.token, settlement, effect, key: self.key, handed: false, completion: None }
+        let Parts { token, key, .. } = self.parts;
+        Item { token, settlement, effect, key, handed: false, completion: None }
     }
 
-    fn release(self) -> Item {
-        // It never ran, so not even a suspect needs a fresh count.
-        let mut item = self.into_item((Settlement::Release, Effect::Released));
-        item.key = None;
-        item
+    fn release(mut self) -> Item {
+        let released = release(self.parts.event.headers());
+        self.parts.key = None;
+        self.into_item(released)
     }
 }
 
