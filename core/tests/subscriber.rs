@@ -281,3 +281,19 @@ async fn a_suspect_that_goes_back_unrun_has_not_crashed() {
     lose().await;
     assert_eq!(broker.subscriptions().await.unwrap()[0].dead, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn metrics_are_of_now() {
+    let transport = MemoryTransport::new();
+    let faults = transport.faults();
+    let broker = Broker::with_transport(Arc::new(transport));
+    let deliveries = broker.subscriber().subscription("s").bind("#").deliveries().await.unwrap();
+    assert_eq!(metric(&broker, "tidings_consuming"), 1.0);
+    faults.cut_all();
+    assert_eq!(metric(&broker, "tidings_consuming"), 0.0);
+    assert_eq!(metric(&broker, "tidings_recoveries_total"), 1.0);
+    deliveries.close(LONG).await.unwrap();
+    drop(deliveries);
+    tokio::time::sleep(LONG).await;
+    assert_eq!(metric(&broker, "tidings_recoveries_total"), 1.0);
+}

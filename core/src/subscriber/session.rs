@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use super::delivery::{Delivery, Parts};
 use super::keys::KeyGate;
 use super::settler::{Completion, Item, Settler};
 use crate::event::{DomainEvent, decode, name};
-use crate::metrics::SubscriptionCounters;
+use crate::metrics::{Gauged, Gauges, SubscriptionCounters};
 use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, reason, release, triage};
 use crate::transport::{Incoming, OnDead, OnRetry, Settlement, Source, SubscriptionSpec, Transport};
 use crate::{Error, Result};
@@ -32,6 +32,8 @@ pub(super) struct Session {
     policy: SettlementPolicy,
     transport: Arc<dyn Transport>,
     state: Mutex<State>,
+    /// Of the source, when it was last looked at.
+    recoveries: AtomicU64,
     ready: Notify,
     room: Notify,
     idle: Notify,
@@ -93,6 +95,7 @@ impl Session {
             policy,
             transport,
             state: Mutex::default(),
+            recoveries: AtomicU64::new(0),
             ready: Notify::new(),
             room: Notify::new(),
             idle: Notify::new(),
@@ -166,7 +169,6 @@ impl Session {
         if state.phase != Phase::Open || state.paused {
             decided.extend(state.take_back());
         }
-        self.gauge(&state);
         drop(state);
         self.settler.push(decided);
         self.ready.notify_one();
@@ -240,7 +242,6 @@ impl Session {
         }
         state.handed += taken.len();
         let more = !state.ready.is_empty();
-        self.gauge(&state);
         drop(state);
         if more {
             self.ready.notify_one();
@@ -311,7 +312,6 @@ impl Session {
             state.handed = state.handed.saturating_sub(1);
             state.ready.push_front(Waiting { parts: delivery.into_parts(), verdict: None });
         }
-        self.gauge(&state);
     }
 
     /// The settler is done with these deliveries: `true` where the settlement was carried out.
@@ -336,7 +336,6 @@ impl Session {
         }
         let wake = !state.ready.is_empty() || !state.suspects.is_empty();
         let idle = state.handed == 0;
-        self.gauge(&state);
         drop(state);
         self.settler.push(more);
         self.room.notify_one();
@@ -420,6 +419,8 @@ impl Session {
     }
 
     pub(super) fn close(&self) {
+        // A source that is closed may forget what it went through.
+        self.health();
         self.state.lock().phase = Phase::Closed;
         self.settler.wake();
     }
@@ -439,6 +440,7 @@ impl Session {
 
     pub(super) fn health(&self) -> SubscriptionHealth {
         let source = self.source.health();
+        let recoveries = self.recoveries.fetch_max(source.recoveries, Relaxed).max(source.recoveries);
         let state = self.state.lock();
         let waiting = state.waiting();
         let limited_by = if state.alone || !state.suspects.is_empty() {
@@ -446,9 +448,7 @@ impl Session {
         } else {
             (state.outstanding >= usize::from(self.spec.prefetch)).then_some("prefetch")
         };
-        self.counters.recoveries.store(source.recoveries, Relaxed);
         let consuming = source.consuming && !state.ended && state.phase == Phase::Open && !state.paused;
-        self.counters.consuming.store(consuming.into(), Relaxed);
         SubscriptionHealth {
             subscription: self.spec.name.clone(),
             connected: source.connected,
@@ -457,15 +457,28 @@ impl Session {
             draining: state.phase == Phase::Draining,
             in_flight: state.handed,
             buffered: waiting,
-            recoveries: source.recoveries,
+            recoveries,
             last_error: state.failure.as_ref().map(ToString::to_string).or(source.last_error),
             limited_by,
         }
     }
+}
 
-    fn gauge(&self, state: &State) {
-        self.counters.in_flight.store(state.handed as u64, Relaxed);
-        self.counters.buffered.store(state.waiting() as u64, Relaxed);
+impl Gauged for Session {
+    fn gauges(&self) -> Gauges {
+        let health = self.health();
+        Gauges {
+            in_flight: health.in_flight as u64,
+            buffered: health.buffered as u64,
+            consuming: health.consuming.into(),
+            recoveries: health.recoveries,
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.counters.recoveries.fetch_add(self.recoveries.load(Relaxed), Relaxed);
     }
 }
 
