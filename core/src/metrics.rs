@@ -3,8 +3,8 @@
 //! Every name is in `tests/vectors/metrics.json` and stays what it is: names are only ever added.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;

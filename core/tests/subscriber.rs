@@ -2,9 +2,9 @@
 #![cfg(feature = "memory")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "helpers of tests are tests")]
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidings::transport::memory::{Faults, MemoryTransport, Operation, When};
@@ -187,7 +187,8 @@ async fn a_handler_that_is_too_slow_ends_before_its_event_goes_to_another() {
     }
 
     let broker = memory().await;
-    let (running, here) = (broker.subscriber().drain_timeout(Duration::from_millis(10)), Arc::new(AtomicBool::new(false)));
+    let (running, here) =
+        (broker.subscriber().drain_timeout(Duration::from_millis(10)), Arc::new(AtomicBool::new(false)));
     let seen = here.clone();
     let handle = move |_| {
         let seen = seen.clone();

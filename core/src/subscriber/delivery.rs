@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::session::Session;
+use crate::Result;
 use crate::event::DomainEvent;
 use crate::settlement::Outcome;
 use crate::transport::Token;
-use crate::Result;
 
 /// One event handed to one subscription once. It must be settled; dropped unsettled it is released.
 #[must_use = "a delivery that is dropped goes back to the queue"]
