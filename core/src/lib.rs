@@ -17,6 +17,8 @@ mod replay;
 pub mod routing;
 pub mod settlement;
 mod subscriber;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod transport;
 
 /// The code of the README and the guides compiles, and runs where it can.

@@ -1,5 +1,6 @@
 //! The RabbitMQ transport against a real broker (`AMQP_URL`, default `amqp://guest:guest@127.0.0.1:5672`).
 #![cfg(feature = "amqp")]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "amqp/support.rs"]
 mod support;

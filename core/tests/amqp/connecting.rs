@@ -73,7 +73,8 @@ async fn tls_is_verified() {
     let error = refused(&format!("{url}?cacertfile=/no/such/file.pem")).await;
     assert_eq!((error.code(), error.field_name()), ("TLS_FAILED", Some("cacertfile")));
     if let (Ok(cert), Ok(key)) = (std::env::var("TIDINGS_TEST_CERT"), std::env::var("TIDINGS_TEST_KEY")) {
-        let transport = registry::connect(&format!("{url}?cacertfile={ca}&certfile={cert}&keyfile={key}")).await.unwrap();
+        let transport =
+            registry::connect(&format!("{url}?cacertfile={ca}&certfile={cert}&keyfile={key}")).await.unwrap();
         transport.close().await.unwrap();
     }
     if let Ok(wrong) = std::env::var("TIDINGS_TEST_WRONG_CA") {

@@ -120,7 +120,10 @@ async fn flow_and_stop_give_back_what_was_fetched() {
     let again = next_one(&source).await;
     assert!(source.health().consuming);
 
-    let waiting = { let source = source.clone(); tokio::spawn(async move { while !source.next(100).await.unwrap().is_empty() {} }) };
+    let waiting = {
+        let source = source.clone();
+        tokio::spawn(async move { while !source.next(100).await.unwrap().is_empty() {} })
+    };
     source.stop().await;
     waiting.await.unwrap();
     assert!(source.next(1).await.unwrap().is_empty());

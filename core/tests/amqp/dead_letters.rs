@@ -30,7 +30,11 @@ async fn shown(bench: &Bench) -> Vec<(String, String, String)> {
             break;
         }
         all.extend(letters.into_iter().map(|letter| {
-            (letter.message.id.to_string(), letter.message.routing_key.to_string(), format!("{:?}", letter.message.headers))
+            (
+                letter.message.id.to_string(),
+                letter.message.routing_key.to_string(),
+                format!("{:?}", letter.message.headers),
+            )
         }));
     }
     assert_eq!(walk.depth(), all.len() as u64);
@@ -68,10 +72,14 @@ async fn replayed_and_discarded_ones_go_and_the_rest_stays() {
     }
     let ids: Vec<_> = letters.iter().map(|letter| letter.message.id.clone()).collect();
     let mut letters = letters.into_iter();
-    let replay: Vec<_> = letters.by_ref().take(2).map(|mut letter| {
-        letter.message.headers = replayed(&letter.message.headers);
-        (letter.token, letter.message)
-    }).collect();
+    let replay: Vec<_> = letters
+        .by_ref()
+        .take(2)
+        .map(|mut letter| {
+            letter.message.headers = replayed(&letter.message.headers);
+            (letter.token, letter.message)
+        })
+        .collect();
     let token = replay[0].0;
     let message = replay[0].1.clone();
     assert!(walk.replay(replay).await.into_iter().all(|result| result.is_ok()));
@@ -89,7 +97,10 @@ async fn replayed_and_discarded_ones_go_and_the_rest_stays() {
     let left: Vec<_> = shown(&bench).await.into_iter().map(|(id, ..)| id).collect();
     assert_eq!(left, ids[3..].iter().map(ToString::to_string).collect::<Vec<_>>());
     let infos = bench.transport.subscriptions().await.unwrap();
-    assert_eq!(infos.iter().map(|info| (info.name.as_str(), info.ready)).collect::<Vec<_>>(), [(bench.name.as_str(), 0)]);
+    assert_eq!(
+        infos.iter().map(|info| (info.name.as_str(), info.ready)).collect::<Vec<_>>(),
+        [(bench.name.as_str(), 0)]
+    );
     bench.done().await;
 }
 
@@ -102,9 +113,16 @@ async fn a_dead_letter_of_the_broker_has_its_reason() {
     let properties = BasicProperties::default().with_app_id("shop".into());
     let exchange = "domain-events".into();
     let key = format!("{}.x", bench.domain);
-    channel.basic_publish(exchange, key.as_str().into(), BasicPublishOptions::default(), b"{}", properties).await.unwrap();
+    channel
+        .basic_publish(exchange, key.as_str().into(), BasicPublishOptions::default(), b"{}", properties)
+        .await
+        .unwrap();
     until("it is there", || async { depth(&bench.name).await == 1 }).await;
-    let got = channel.basic_get(bench.name.as_str().into(), lapin::options::BasicGetOptions::default()).await.unwrap().unwrap();
+    let got = channel
+        .basic_get(bench.name.as_str().into(), lapin::options::BasicGetOptions::default())
+        .await
+        .unwrap()
+        .unwrap();
     got.delivery.acker.reject(lapin::options::BasicRejectOptions { requeue: false }).await.unwrap();
     let dead = format!("{}-dl", bench.name);
     until("it is dead", || async { depth(&dead).await == 1 }).await;

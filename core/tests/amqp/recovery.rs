@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use tidings::transport::Settlement;
 
-use super::support::{Bench, Wire, delete_queue, drain, next_one, services, settle, unique, until};
+use super::support::{Bench, Wire, delete_queue, drain, next_one, server, services, settle, unique, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_lost_while_publishing_lose_nothing() {
     const TOTAL: usize = 20_000;
     // A virtual host of its own, so that the server's closing of connections meets nobody else.
     let vhost = unique("tidings-test");
-    let own = services(&["ctl", "rabbitmq3", "add_vhost", &vhost])
-        && services(&["ctl", "rabbitmq3", "set_permissions", "-p", &vhost, "guest", ".*", ".*", ".*"]);
+    let own = services(&["ctl", server(), "add_vhost", &vhost])
+        && services(&["ctl", server(), "set_permissions", "-p", &vhost, "guest", ".*", ".*", ".*"]);
     let wire = Wire::new(own.then_some(&vhost));
     let Some(mut bench) = Bench::at(&wire.url, "lost").await else { return };
     bench.spec.prefetch = 500;
@@ -38,7 +38,7 @@ async fn connections_lost_while_publishing_lose_nothing() {
         published.wait_for(|count| *count >= at).await.unwrap();
         if by_server {
             let vhost = vhost.clone();
-            let close = move || services(&["ctl", "rabbitmq3", "close_all_connections", "--vhost", &vhost, "test"]);
+            let close = move || services(&["ctl", server(), "close_all_connections", "--vhost", &vhost, "test"]);
             assert!(tokio::task::spawn_blocking(close).await.unwrap());
         } else {
             wire.cut();
@@ -55,7 +55,7 @@ async fn connections_lost_while_publishing_lose_nothing() {
     source.close().await;
     bench.done().await;
     if own {
-        services(&["ctl", "rabbitmq3", "delete_vhost", &vhost]);
+        services(&["ctl", server(), "delete_vhost", &vhost]);
     }
 }
 
@@ -77,7 +77,10 @@ async fn a_lost_connection_makes_old_deliveries_stale() {
     assert_eq!(result.unwrap_err().code(), "STALE_DELIVERY");
     settle(&source, &new, Settlement::Ack).await;
     let health = source.health();
-    assert!(health.consuming && health.connected && health.recoveries == 1 && health.last_error.is_some(), "{health:?}");
+    assert!(
+        health.consuming && health.connected && health.recoveries == 1 && health.last_error.is_some(),
+        "{health:?}"
+    );
     source.close().await;
     bench.done().await;
 }
@@ -89,7 +92,10 @@ async fn a_deleted_queue_is_declared_again() {
     bench.publish(bench.message("before")).await.unwrap();
     let before = next_one(&source).await;
     settle(&source, &before, Settlement::Ack).await;
-    let waiting = { let source = source.clone(); tokio::spawn(async move { next_one(&source).await }) };
+    let waiting = {
+        let source = source.clone();
+        tokio::spawn(async move { next_one(&source).await })
+    };
     delete_queue(&bench.name).await;
     until("it recovers", || async { source.health().recoveries == 1 && source.health().consuming }).await;
     bench.publish(bench.message("after")).await.unwrap();
@@ -114,7 +120,13 @@ async fn a_dead_letter_queue_that_is_gone_is_declared_again() {
     settle(&source, &event, Settlement::DeadLetter { headers }).await;
 
     let (connection, channel) = super::support::bare().await;
-    channel.exchange_delete(format!("{}-dlx", bench.name).as_str().into(), lapin::options::ExchangeDeleteOptions::default()).await.unwrap();
+    channel
+        .exchange_delete(
+            format!("{}-dlx", bench.name).as_str().into(),
+            lapin::options::ExchangeDeleteOptions::default(),
+        )
+        .await
+        .unwrap();
     connection.close(200, "".into()).await.unwrap();
     let event = next_one(&source).await;
     let headers = event.message.headers.clone();

@@ -36,7 +36,8 @@ async fn transport_at(url: &str) -> Option<Arc<dyn Transport>> {
 
 /// `tests/services` with these arguments; `false` if it may not.
 pub(super) fn services(arguments: &[&str]) -> bool {
-    let script = std::env::var("TIDINGS_SERVICES").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/services").to_owned());
+    let script = std::env::var("TIDINGS_SERVICES")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/services").to_owned());
     match Command::new(&script).args(arguments).output() {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
@@ -160,7 +161,8 @@ pub(super) async fn until<F: Future<Output = bool>>(what: &str, mut condition: i
 
 /// A bare connection beside ours.
 pub(super) async fn bare() -> (lapin::Connection, lapin::Channel) {
-    let connection = lapin::Connection::connect(&url_for_lapin(), lapin::ConnectionProperties::default()).await.unwrap();
+    let connection =
+        lapin::Connection::connect(&url_for_lapin(), lapin::ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     (connection, channel)
 }
@@ -174,7 +176,10 @@ fn url_for_lapin() -> String {
 pub(super) async fn depth(queue: &str) -> u32 {
     let (connection, channel) = bare().await;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let count = channel.queue_declare(queue.into(), options, FieldTable::default()).await.map_or(0, |queue| queue.message_count());
+    let count = channel
+        .queue_declare(queue.into(), options, FieldTable::default())
+        .await
+        .map_or(0, |queue| queue.message_count());
     connection.close(200, "".into()).await.unwrap();
     count
 }
@@ -226,4 +231,9 @@ impl Wire {
             end.shutdown(std::net::Shutdown::Both).ok();
         }
     }
+}
+
+/// Name of the server under test, as `tests/services` has it.
+pub(super) fn server() -> &'static str {
+    if std::env::var("AMQP4_URL").is_ok_and(|four| four == url()) { "rabbitmq4" } else { "rabbitmq3" }
 }

@@ -46,3 +46,9 @@ pub fn common(role: &str, args: &[String]) -> bool {
     }
     true
 }
+
+/// Executes statements in a child.
+pub fn execute(path: &Path, sql: &str) {
+    let output = start("execute", &[&path.display().to_string(), sql]).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

@@ -16,6 +16,8 @@ pub(crate) struct Evidence {
     pub(crate) wanted: usize,
     pub(crate) log: Vec<Entry>,
     pub(crate) notices: Vec<Entry>,
+    /// Dead letters of the notifier.
+    pub(crate) notices_given_up: usize,
     /// Dead letters of the aircraft log before the replay, by reason.
     pub(crate) dead: BTreeMap<String, usize>,
     pub(crate) dry_run: usize,
@@ -57,6 +59,7 @@ pub(crate) fn audit(day: &Day, evidence: &Evidence) -> Findings {
     table.row("… replayed after the fix", day.count(Happening::has_no_tail), evidence.replayed);
     table.row("passengers' notices: cancelled, diverted", day.count(Happening::is_news), notices.len());
     table.row("… sent twice", 0, repeated(&notices));
+    table.row("… given up on", 0, evidence.notices_given_up);
     table.row("retries before their delay was over", 0, evidence.early);
 
     let planned = by_aircraft(day.events.iter().map(|event| (event.flight.tail.as_deref(), name(event))));

@@ -121,6 +121,9 @@ impl Play {
         self.stage.until("every notice is sent", |counts| counts.get("notified") == Some(&news)).await?;
         self.stage.stop(notifier::NAME).await?;
         self.evidence.early = self.stage.count("early");
+        let name = self.subscription(notifier::NAME);
+        let given_up = self.broker.dead_letters(&name, &DeadLetterFilter::new(), usize::MAX).await?;
+        self.evidence.notices_given_up = given_up.len();
 
         let (loggable, refused) = (self.loggable(), events - self.loggable());
         let done = |counts: &Counts| counts.get("logged") == Some(&loggable) && counts.get("refused") == Some(&refused);
@@ -130,7 +133,7 @@ impl Play {
     }
 
     async fn the_log_is_fixed(&mut self) -> Result<(), BoxError> {
-        let log = format!("{}{}", self.prefix, aircraft_log::NAME);
+        let log = self.subscription(aircraft_log::NAME);
         let dead = self.broker.dead_letters(&log, &DeadLetterFilter::new(), usize::MAX).await?;
         for letter in &dead {
             *self.evidence.dead.entry(letter.reason().to_owned()).or_default() += 1;
@@ -165,7 +168,11 @@ impl Play {
     }
 
     fn subscriptions(&self) -> [String; 2] {
-        [notifier::NAME, aircraft_log::NAME].map(|name| format!("{}{name}", self.prefix))
+        [notifier::NAME, aircraft_log::NAME].map(|name| self.subscription(name))
+    }
+
+    fn subscription(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     fn say(&mut self, text: &str) {

@@ -40,7 +40,7 @@ fn a_broker_that_cannot_be_used_is_explained() {
     for (url, code) in [
         ("amqp://guest:secret@127.0.0.1:1", "CONNECTION_FAILED"),
         ("gopher://host", "UNSUPPORTED_TRANSPORT"),
-        ("sqlite:/nowhere/at/all.db", "STORE_"),
+        ("sqlite:/nowhere/at/all.db", "create /nowhere/at"),
         ("memory:", "lives inside one process"),
     ] {
         let output = airport(Some(url)).output().unwrap();
@@ -57,8 +57,11 @@ fn no_service_outlives_the_director() {
     use std::io::{BufRead as _, BufReader};
     use std::process::Stdio;
 
+    // What a killed director could not remove.
+    let temp = tempfile::tempdir().unwrap();
     for (signal, code) in [("-INT", Some(130)), ("-KILL", None)] {
-        let mut director = airport(None).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut director =
+            airport(None).env("TMPDIR", temp.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let pid = director.id().to_string();
         let mut lines = BufReader::new(director.stdout.take().unwrap()).lines().map_while(Result::ok);
         assert!(lines.any(|line| line.contains("kill -9")), "the story did not get that far");
@@ -66,7 +69,7 @@ fn no_service_outlives_the_director() {
         assert!(!services.is_empty());
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         // Its output ends with it: the services have pipes of their own.
-        lines.by_ref().for_each(drop);
+        let _rest = lines.by_ref().count();
         assert_eq!(director.wait().unwrap().code(), code);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while services.iter().any(|service| is_airport(service)) {

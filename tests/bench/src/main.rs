@@ -1,1 +1,88 @@
-fn main() {}
+//! The benchmark rig: Tidings beside the best hand-written code over the same broker or file, in one run.
+//!
+//! Contenders take turns (A B A B …), so that a noisy machine is noisy for all; medians with min–max are printed and
+//! `target/bench/results.json` is written. Targets are flagged, not asserted. `--help` names the options.
+
+mod amqp;
+mod amqp_consume;
+mod amqp_publish;
+mod event;
+mod idle;
+mod latency;
+mod measure;
+mod options;
+mod results;
+mod routing;
+mod sqlite_consume;
+mod sqlite_peer;
+mod sqlite_publish;
+
+use std::process::ExitCode;
+
+use measure::BoxError;
+use options::Options;
+use results::Results;
+
+fn main() -> ExitCode {
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(usage) => {
+            eprintln!("{usage}");
+            return ExitCode::from(2);
+        }
+    };
+    if cfg!(debug_assertions) {
+        println!("bench: this is a debug build; its figures mean nothing (make bench uses --release)");
+    }
+    let mut results = Results::default();
+    let outcome = run(&options, &mut results);
+    results.print();
+    let written = results.write(&options.output);
+    for error in [outcome.err(), written.err()].into_iter().flatten() {
+        eprintln!("bench: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    if options.wants("routing") {
+        routing::run(options, results)?;
+    }
+    runtime.block_on(async {
+        if options.wants("sqlite publish") {
+            sqlite_publish::run(options, results).await?;
+        }
+        if options.wants("sqlite consume") {
+            sqlite_consume::run(options, results).await?;
+        }
+        if options.wants("sqlite latency") {
+            let folder = tempfile::tempdir()?;
+            let url = format!("sqlite:{}", folder.path().join("latency.db").display());
+            latency::of_embedded(options, results, &url).await?;
+        }
+        for server in amqp::servers() {
+            for classic in [false, true] {
+                let kind = if classic { "classic" } else { "quorum" };
+                if options.wants(&format!("{} publish {kind}", server.name)) {
+                    amqp_publish::run(options, results, &server, classic).await?;
+                }
+                if options.wants(&format!("{} consume {kind}", server.name)) {
+                    amqp_consume::run(options, results, &server, classic).await?;
+                }
+            }
+            if options.wants(&format!("{} latency", server.name)) {
+                latency::run(options, results, &server).await?;
+            }
+            if options.wants(&format!("{} lateness", server.name)) {
+                latency::of_delays(options, results, &server).await?;
+            }
+        }
+        Ok::<_, BoxError>(())
+    })?;
+    if options.wants("idle") {
+        idle::run(results)?;
+    }
+    Ok(())
+}

@@ -39,6 +39,14 @@ impl Live {
         self.connection.status().connected()
     }
 
+    /// Largest frame that was agreed on, in bytes.
+    pub(super) fn frame_max(&self) -> usize {
+        match self.connection.configuration().frame_max() {
+            0 => usize::MAX,
+            bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+        }
+    }
+
     pub(super) fn blocked(&self) -> Option<String> {
         self.blocked.lock().clone()
     }
@@ -50,7 +58,8 @@ impl Live {
 
     async fn close(&self) {
         if self.connected()
-            && let Err(error) = answer_in_time(self.connection.close(200, "closed".into()), "closing the connection").await
+            && let Err(error) =
+                answer_in_time(self.connection.close(200, "closed".into()), "closing the connection").await
         {
             tracing::debug!(%error, "the connection did not close in order");
         }
@@ -61,7 +70,10 @@ impl Live {
 pub(super) async fn answer_in_time<T>(answer: impl Future<Output = lapin::Result<T>>, what: &str) -> Result<T> {
     match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
         Ok(result) => result.map_err(|e| error::answered(e, what)),
-        Err(_) => Err(Error::new(ErrorKind::ConnectionFailed, format!("the broker did not answer {what} within {ANSWER_TIMEOUT:?}"))),
+        Err(_) => Err(Error::new(
+            ErrorKind::ConnectionFailed,
+            format!("the broker did not answer {what} within {ANSWER_TIMEOUT:?}"),
+        )),
     }
 }
 
@@ -137,6 +149,7 @@ pub(super) async fn open(config: &Arc<Config>) -> Result<Live> {
     let time = config.connection_timeout;
     let host = config.host.clone();
     let connect = async move |uri: AMQPUri, runtime| {
+        mute();
         // lapin knows `connection_timeout` and ignores it where it connects without blocking.
         let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri };
         let tcp = AMQPUriTcpExt::connect_with_config_async(&plain, TLSConfig::default(), &runtime);
@@ -150,9 +163,12 @@ pub(super) async fn open(config: &Arc<Config>) -> Result<Live> {
     let opening = Connection::connector(config.to_uri(), runtime, connect, properties);
     // TCP and TLS have their own limits within; this one is for the login.
     let connection = tokio::time::timeout(time.saturating_mul(3), opening).await.map_err(|_| {
-        Error::new(ErrorKind::ConnectionFailed, format!("{target} did not finish the login within {:?}", time.saturating_mul(3)))
-            .field("connection_timeout", time.as_millis())
-            .remedy("check whether the broker is overloaded, or raise connection_timeout")
+        Error::new(
+            ErrorKind::ConnectionFailed,
+            format!("{target} did not finish the login within {:?}", time.saturating_mul(3)),
+        )
+        .field("connection_timeout", time.as_millis())
+        .remedy("check whether the broker is overloaded, or raise connection_timeout")
     })?;
     let connection = connection.map_err(|e| error::connecting(e, config))?;
     let blocked = Arc::new(Mutex::new(None));
@@ -160,8 +176,19 @@ pub(super) async fn open(config: &Arc<Config>) -> Result<Live> {
     Ok(Live { connection, blocked, watcher })
 }
 
+/// Keeps lapin's I/O thread, which this is called on, from logging: it writes every returned message with its body.
+/// What it says of errors is in the errors.
+fn mute() {
+    // The guard would restore the thread's dispatcher at the end of this function.
+    std::mem::forget(tracing::dispatcher::set_default(&tracing::Dispatch::none()));
+}
+
 /// Notes when and why the server blocks the connection.
-async fn watch(events: impl futures_util::Stream<Item = Event> + Send, blocked: Arc<Mutex<Option<String>>>, target: String) {
+async fn watch(
+    events: impl futures_util::Stream<Item = Event> + Send,
+    blocked: Arc<Mutex<Option<String>>>,
+    target: String,
+) {
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {

@@ -104,8 +104,13 @@ impl Walk {
             let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
             answer_in_time(channel.basic_qos(prefetch, BasicQosOptions::default()), "the prefetch").await?;
             let tag = name_of(format!("tidings-walk-{}", self.channels.len()));
-            let consuming = channel.basic_consume(name_of(&*self.queue), tag, BasicConsumeOptions::default(), FieldTable::default());
-            self.consumer = Some(answer_in_time(consuming, &format!("reading queue {}", self.queue)).await?);
+            let asked = channel.basic_consume(
+                name_of(&*self.queue),
+                tag,
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            );
+            self.consumer = Some(answer_in_time(asked, &format!("reading queue {}", self.queue)).await?);
             self.channels.push(channel);
             self.room = room;
         }
@@ -140,7 +145,8 @@ impl Walk {
     async fn ack(&mut self, token: Token) -> Result<()> {
         let at = usize::try_from(token.generation).unwrap_or(0);
         let channel = at.checked_sub(1).and_then(|at| self.channels.get(at));
-        let Some(channel) = channel.filter(|channel| channel.status().connected() && self.held.contains_key(&token)) else {
+        let Some(channel) = channel.filter(|channel| channel.status().connected() && self.held.contains_key(&token))
+        else {
             return Err(stale());
         };
         answer_in_time(channel.basic_ack(token.id, BasicAckOptions::default()), "removing a dead letter").await?;
@@ -175,11 +181,11 @@ impl Walk {
     async fn prepare_replay(&mut self) -> Result<()> {
         if !self.can_replay {
             let declarer = Declarer::open(&self.context.connector).await?;
-            let declared = match declarer.deliver(self.context.infrastructure).await {
+            let result = match declarer.deliver(self.context.infrastructure).await {
                 Ok(()) => declarer.bind_delivery(&self.name).await,
                 Err(error) => Err(error),
             };
-            declarer.close_after(declared).await?;
+            declarer.close_after(result).await?;
             self.can_replay = true;
         }
         Ok(())
@@ -239,9 +245,11 @@ impl DeadLetters for Walk {
         });
         for (at, outcome) in indexes.into_iter().zip(publishing.await) {
             results[at] = match outcome {
-                Ok(Some(false)) => Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
-                    .field("subscription", &self.name)
-                    .remedy("subscribe again, then replay")),
+                Ok(Some(false)) => {
+                    Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
+                        .field("subscription", &self.name)
+                        .remedy("subscribe again, then replay"))
+                }
                 Ok(_) => self.ack(tokens[at]).await,
                 Err(error) => Err(error),
             };

@@ -44,24 +44,21 @@ pub(super) fn answer(error: &lapin::Error) -> Option<&AMQPError> {
     }
 }
 
-/// Whether the server closed only the channel: the request before was at fault, the connection lives.
-pub(super) fn closes_channel_only(error: &lapin::Error) -> bool {
-    error.is_amqp_soft_error()
-}
-
 /// Whether a queue or exchange does not exist.
 pub(super) fn is_not_found(error: &lapin::Error) -> bool {
     answer(error).is_some_and(|answer| answer.get_id() == NOT_FOUND)
 }
 
-/// Whether the user may not do this.
-pub(super) fn is_refused(error: &lapin::Error) -> bool {
-    answer(error).is_some_and(|answer| answer.get_id() == ACCESS_REFUSED)
-}
-
 /// Whether the server ended the channel or connection because of something that was published.
 pub(super) fn blames_a_publish(error: &lapin::Error) -> bool {
     answer(error).is_some_and(|answer| answer.get_id() != CONNECTION_FORCED && answer.get_id() != INTERNAL_ERROR)
+}
+
+/// The exchange that a refused publish went to, where the server's text names it: whatever goes there is refused.
+pub(super) fn refused_exchange(error: &lapin::Error) -> Option<String> {
+    let text = answer(error)?.get_message().to_string();
+    let (_, rest) = text.split_once("access to exchange '").or_else(|| text.split_once("internal exchange '"))?;
+    rest.split_once('\'').map(|(exchange, _)| exchange.to_owned())
 }
 
 /// The server's answer to a publish, which is no conflict of declarations whatever its code is.
@@ -85,7 +82,9 @@ pub(super) fn connecting(error: lapin::Error, config: &Config) -> Error {
                 .remedy("check user and password of the broker URL"),
             NOT_ALLOWED => Error::new(ErrorKind::AccessRefused, format!("{target} refused the virtual host: {text}"))
                 .field("vhost", &config.vhost)
-                .remedy("create it (rabbitmqctl add_vhost) and give the user permissions, or correct the broker URL's path"),
+                .remedy(
+                    "create it (rabbitmqctl add_vhost) and give the user permissions, or correct the broker URL's path",
+                ),
             _ => Error::new(ErrorKind::ConnectionFailed, format!("{target} ended the connection: {text}")),
         }
         .source(error);
@@ -101,8 +100,11 @@ pub(super) fn connecting(error: lapin::Error, config: &Config) -> Error {
             .source(error);
     }
     let refused = matches!(error.kind(), Lapin::IOError(io) if io.kind() == io::ErrorKind::ConnectionRefused);
-    let remedy =
-        if refused { "start the broker, or correct host and port of the broker URL" } else { "check host, port and network" };
+    let remedy = if refused {
+        "start the broker, or correct host and port of the broker URL"
+    } else {
+        "check host, port and network"
+    };
     Error::new(ErrorKind::ConnectionFailed, format!("cannot connect to {target}: {error}"))
         .field("broker", &target)
         .remedy(remedy)
@@ -112,7 +114,8 @@ pub(super) fn connecting(error: lapin::Error, config: &Config) -> Error {
 /// Maps the answer to a request; `what` names what was asked for, such as `queue billing`.
 pub(super) fn answered(error: lapin::Error, what: &str) -> Error {
     let Some(answer) = answer(&error) else {
-        return Error::new(ErrorKind::ConnectionFailed, format!("the connection ended during {what}: {error}")).source(error);
+        return Error::new(ErrorKind::ConnectionFailed, format!("the connection ended during {what}: {error}"))
+            .source(error);
     };
     let text = answer.get_message().to_string();
     match answer.get_id() {
@@ -120,14 +123,19 @@ pub(super) fn answered(error: lapin::Error, what: &str) -> Error {
             .field("permission", what)
             .remedy("give the user configure, write and read permissions (rabbitmqctl set_permissions)"),
         PRECONDITION_FAILED => match argument(&text) {
-            Some(argument) => Error::new(ErrorKind::SubscriptionConflict, format!("{what} exists with other settings: {text}"))
-                .field("argument", argument)
-                .remedy("delete the old one once it is drained, choose another name, or ask for the settings that it has"),
+            Some(argument) => Error::new(
+                ErrorKind::SubscriptionConflict,
+                format!("{what} exists with other settings: {text}"),
+            )
+            .field("argument", argument)
+            .remedy("delete the old one once it is drained, choose another name, or ask for the settings that it has"),
             None => Error::new(ErrorKind::Rejected, format!("{what}: {text}")),
         },
-        RESOURCE_LOCKED => Error::new(ErrorKind::SubscriptionConflict, format!("{what} belongs to another connection: {text}"))
-            .field("argument", "exclusive")
-            .remedy("choose another name, or stop the other consumer"),
+        RESOURCE_LOCKED => {
+            Error::new(ErrorKind::SubscriptionConflict, format!("{what} belongs to another connection: {text}"))
+                .field("argument", "exclusive")
+                .remedy("choose another name, or stop the other consumer")
+        }
         NOT_FOUND => Error::new(ErrorKind::SubscriptionNotFound, format!("{what}: {text}")).remedy("subscribe first"),
         id => Error::new(ErrorKind::ConnectionFailed, format!("the broker ended {what} with {id}: {text}")),
     }

@@ -30,7 +30,8 @@ pub(super) struct BrokerNotes {
 /// A short string; names and keys beyond 255 bytes are refused, where lapin's `From` would panic.
 pub(super) fn short(text: &str, field: &'static str) -> Result<ShortString> {
     ShortString::try_new(text).map_err(|_| {
-        Error::new(ErrorKind::InvalidEvent, format!("AMQP carries at most 255 bytes here, these are {}", text.len()))
+        let kind = if field == "routing_key" { ErrorKind::InvalidRoutingKey } else { ErrorKind::InvalidEvent };
+        Error::new(kind, format!("AMQP carries at most 255 bytes here, these are {}", text.len()))
             .field(field, text)
             .remedy("shorten it")
     })
@@ -181,7 +182,7 @@ pub(super) fn properties(
     id: &str,
     timestamp: Timestamp,
     headers: &Headers,
-    steering: Option<FieldTable>,
+    steering: Option<&FieldTable>,
     extra: Option<&BasicProperties>,
 ) -> Result<BasicProperties> {
     let mut properties = extra.map(own_of).unwrap_or_default().with_delivery_mode(2);
@@ -197,7 +198,7 @@ pub(super) fn properties(
     properties = properties.with_content_type(short(content_type, "content-type")?);
     if !headers.is_empty() || steering.is_some() {
         let mut table = to_table(headers)?;
-        for (name, value) in steering.as_ref().into_iter().flatten() {
+        for (name, value) in steering.into_iter().flatten() {
             table.insert(name.clone(), value.clone());
         }
         properties = properties.with_headers(table);
@@ -308,7 +309,9 @@ mod tests {
             .with_expiration("10".into())
             .with_app_id("shop".into());
         let properties = properties("1", Timestamp::EPOCH, &Headers::new(), None, Some(&foreign)).unwrap();
-        assert!(properties.user_id().is_none() && properties.expiration().is_none() && properties.timestamp().is_none());
+        assert!(
+            properties.user_id().is_none() && properties.expiration().is_none() && properties.timestamp().is_none()
+        );
         assert_eq!(properties.app_id().as_ref().map(ShortString::as_str), Some("shop"));
         assert_eq!(properties.content_type().as_ref().map(ShortString::as_str), Some(JSON));
     }

@@ -64,7 +64,9 @@ mod tests {
 
     fn bits(delay: Duration) -> (String, Vec<i64>) {
         let route = route(delay, "queue:q").unwrap().unwrap();
-        let bits = (0..LEVELS).map_while(|level| route.steering.inner().get(level_name(level).as_str())?.as_long_int()).map(i64::from);
+        let bits = (0..LEVELS)
+            .map_while(|level| route.steering.inner().get(level_name(level).as_str())?.as_long_int())
+            .map(i64::from);
         (route.exchange.clone(), bits.collect())
     }
 

@@ -1,4 +1,4 @@
-//! The `amqp` transport: RabbitMQ 3.10 to 4.x, older servers and LavinMQ with `?queue_type=classic`.
+//! The `amqp` transport: RabbitMQ 3.10 to 4.x, older servers and `LavinMQ` with `?queue_type=classic`.
 //!
 //! ```text
 //! publish ──► publisher ──► pipeline ──► window (confirms) ──► exchange ──► queue of each subscription
@@ -19,6 +19,7 @@ mod lattice;
 mod outbound;
 mod pipeline;
 mod publisher;
+mod recovery;
 mod settle;
 mod source;
 mod topology;

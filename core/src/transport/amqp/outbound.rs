@@ -23,6 +23,9 @@ const BODY_PER_PERMIT: usize = 16 * 1024;
 /// Headers beyond this would not fit the frame of 128 KiB that the server negotiates by default.
 const MAX_FRAME_HEADERS: usize = 120 * 1024;
 
+/// Room for all properties that are no headers, and for what steers a delay.
+const OTHER_PROPERTIES: usize = 4 * 1024;
+
 /// Where a message goes in the end.
 #[derive(Debug, Clone)]
 pub(super) enum Destination {
@@ -102,7 +105,17 @@ impl Outbound {
     }
 
     /// Names, properties and way at this moment: a delay gets shorter while it waits for a connection.
-    pub(super) fn frame(&self) -> Result<Frame> {
+    ///
+    /// `frame_max`: AMQP cannot split headers over frames, and a larger one ends the connection.
+    pub(super) fn frame(&self, frame_max: usize) -> Result<Frame> {
+        if !self.headers.is_empty() && self.headers.size() + OTHER_PROPERTIES > frame_max {
+            return Err(Error::new(
+                ErrorKind::HeadersTooLarge,
+                format!("the headers do not fit the broker's frame of {frame_max} bytes"),
+            )
+            .field("headers", self.headers.size())
+            .remedy("move large values into the event's data, or raise frame_max on the broker"));
+        }
         let delay = self.due.map(|due| due.since(Timestamp::now()));
         let route = match (&self.to, delay) {
             (Destination::Exchange(exchange), Some(delay)) => lattice::route(delay, &to_exchange(exchange))?,
@@ -115,14 +128,16 @@ impl Outbound {
                 (name_of(route.exchange), Some(route.steering), Needs::Scheduled(exchange.clone()))
             }
             (Some(route), _) => (name_of(route.exchange), Some(route.steering), Needs::Lattice),
-            (None, Destination::Exchange(exchange)) => (short(exchange, "exchange")?, None, Needs::Exchange(exchange.clone())),
+            (None, Destination::Exchange(exchange)) => {
+                (short(exchange, "exchange")?, None, Needs::Exchange(exchange.clone()))
+            }
             (None, Destination::Subscription(name)) => (name_of(DELIVER), Some(steer_to(name)), Needs::Nothing),
             (None, Destination::DeadLetters(name)) => (name_of(dead_letter_exchange(name)), None, Needs::Nothing),
         };
         Ok(Frame {
             exchange,
             routing_key: short(&self.routing_key, "routing_key")?,
-            properties: properties(&self.id, self.timestamp, &self.headers, steering, self.extra.as_deref())?,
+            properties: properties(&self.id, self.timestamp, &self.headers, steering.as_ref(), self.extra.as_deref())?,
             needs,
             tells_route,
         })
@@ -137,7 +152,9 @@ impl Outbound {
                 crate::HeaderValue::Bytes(bytes) => bytes.len(),
                 _ => usize::from(!matches!(value, crate::HeaderValue::Null)),
             });
-            let Some((name, value)) = longest.map(|(name, value)| (Arc::<str>::from(name), value.clone())) else { return };
+            let Some((name, value)) = longest.map(|(name, value)| (Arc::<str>::from(name), value.clone())) else {
+                return;
+            };
             match value.as_str().filter(|text| text.len() > 1024) {
                 Some(text) => self.headers.set(name, crate::error::shorten(text, 1024)),
                 None => {

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use lapin::options::ConfirmSelectOptions;
+use lapin::types::ShortString;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, Sleep};
 
@@ -213,7 +214,7 @@ impl Pipeline {
     async fn send(&mut self, window: &mut Window, live: &Arc<Live>) -> Result<(), lapin::Error> {
         while window.len() < self.limit {
             let Some(out) = self.backlog.front() else { return Ok(()) };
-            let frame = if out.reply.finished() { None } else { Some(out.frame()) };
+            let frame = if out.reply.finished() { None } else { Some(out.frame(live.frame_max())) };
             match frame {
                 Some(Ok(frame)) if frame.needs != Needs::Nothing && !self.declared.contains(&frame.needs) => {
                     let declaring = declare(self.connector.clone(), frame.needs.clone(), self.infrastructure);
@@ -266,18 +267,20 @@ impl Pipeline {
     fn recover(&mut self, lost: Lost) {
         let Lost { error, mut unconfirmed } = lost;
         let guilty = if error::is_not_found(&error) {
-            self.declare_again(&error, &mut unconfirmed)
+            declare_again(&error, &mut unconfirmed)
+        } else if let Some(refused) = error::refused_exchange(&error) {
+            (0..unconfirmed.len()).filter(|at| unconfirmed[*at].1.as_str() == refused).collect()
         } else if error::blames_a_publish(&error) {
             // One of them is at fault: alone in the window, it shows itself.
             self.limit = (unconfirmed.len() / 2).max(1);
-            (unconfirmed.len() == 1).then_some(0)
+            if unconfirmed.len() == 1 { vec![0] } else { Vec::new() }
         } else {
-            None
+            Vec::new()
         };
         tracing::warn!(%error, unconfirmed = unconfirmed.len(), "lost the channel for publishing");
-        if let Some(at) = guilty {
+        for at in guilty.into_iter().rev() {
             let (out, exchange) = unconfirmed.remove(at);
-            let reason = error::answered(error, &format!("publishing to exchange {exchange}"));
+            let reason = error::answered(error.clone(), &format!("publishing to exchange {exchange}"));
             self.finish(out, error::of_publish(reason));
         }
         for (out, _) in unconfirmed.into_iter().rev() {
@@ -285,40 +288,26 @@ impl Pipeline {
         }
     }
 
-    /// An exchange is missing: those who go there get one more try, after it was declared again. Returns the one that
-    /// had it.
-    fn declare_again(&mut self, error: &lapin::Error, unconfirmed: &mut [(Outbound, lapin::types::ShortString)]) -> Option<usize> {
-        let text = error::answer(error).map(|answer| answer.get_message().to_string()).unwrap_or_default();
-        let mut guilty = None;
-        for (at, (out, exchange)) in unconfirmed.iter_mut().enumerate() {
-            if text.contains(&format!("'{exchange}'")) && std::mem::replace(&mut out.declared_again, true) {
-                guilty = guilty.or(Some(at));
-            }
-        }
-        guilty
-    }
-
     /// Ends with `TIMEOUT` what should have been confirmed by now.
     fn expire(&mut self, window: Option<&mut Window>, live: Option<&Arc<Live>>) {
         let now = Instant::now();
-        let blocked = live.and_then(|live| live.blocked());
-        let mut ended = 0;
+        let reason = live.and_then(|live| live.blocked());
+        let mut late = 0;
         let in_window = window.into_iter().flat_map(Window::messages);
         for out in in_window.chain(self.backlog.iter_mut()) {
             if out.deadline.is_some_and(|deadline| deadline <= now) && !out.reply.finished() {
-                out.reply.finish(Err(timeout(out.sent, blocked.as_deref(), self.last_error.as_ref())));
-                ended += 1;
+                out.reply.finish(Err(timeout(out.sent, reason.as_deref(), self.last_error.as_ref())));
+                late += 1;
             }
         }
-        if ended > 0 {
-            tracing::warn!(ended, blocked, "publishes were not confirmed in time");
+        if late > 0 {
+            tracing::warn!(late, reason, "publishes were not confirmed in time");
             let permits = &self.permits;
             self.backlog.retain(|out| {
-                let open = !out.reply.finished();
-                if !open {
+                if out.reply.finished() {
                     permits.add_permits(out.weight());
                 }
-                open
+                !out.reply.finished()
             });
         }
     }
@@ -347,10 +336,22 @@ fn timeout(sent: bool, blocked: Option<&str>, last: Option<&Error>) -> Error {
     if sent { error.with_unknown_outcome() } else { error }
 }
 
+/// An exchange is missing: what goes there gets one more try, after it was declared again. Returns those that had it.
+fn declare_again(error: &lapin::Error, unconfirmed: &mut [(Outbound, ShortString)]) -> Vec<usize> {
+    let text = error::answer(error).map(|answer| answer.get_message().to_string()).unwrap_or_default();
+    let mut guilty = Vec::new();
+    for (at, (out, exchange)) in unconfirmed.iter_mut().enumerate() {
+        if text.contains(&format!("'{exchange}'")) && std::mem::replace(&mut out.declared_again, true) {
+            guilty.push(at);
+        }
+    }
+    guilty
+}
+
 /// Declares what a message needs. Whoever may not declare may well publish, where others have declared it.
 async fn declare(connector: Arc<Connector>, needs: Needs, infrastructure: QueueType) -> Result<()> {
     let declarer = Declarer::open(&connector).await?;
-    let declared = match &needs {
+    let result = match &needs {
         Needs::Exchange(exchange) => declarer.topic(exchange).await,
         Needs::Scheduled(exchange) => match declarer.lattice(infrastructure).await {
             Ok(()) => declarer.schedule_into(exchange).await,
@@ -359,11 +360,11 @@ async fn declare(connector: Arc<Connector>, needs: Needs, infrastructure: QueueT
         Needs::Lattice => declarer.lattice(infrastructure).await,
         Needs::Nothing => Ok(()),
     };
-    match declarer.close_after(declared).await {
+    match declarer.close_after(result).await {
         Err(error) if error.kind() == ErrorKind::AccessRefused => {
             tracing::debug!(%error, ?needs, "not allowed to declare, publishing all the same");
             Ok(())
         }
-        declared => declared,
+        result => result,
     }
 }

@@ -58,7 +58,11 @@ impl Publisher {
     }
 
     /// Publishes what `make` turns into messages; one outcome each, in order.
-    pub(super) async fn publish<T>(&self, items: Vec<T>, make: impl Fn(T, Reply) -> Result<Outbound, (Reply, Error)>) -> Vec<Outcome> {
+    pub(super) async fn publish<T>(
+        &self,
+        items: Vec<T>,
+        make: impl Fn(T, Reply) -> Result<Outbound, (Reply, Error)>,
+    ) -> Vec<Outcome> {
         let batch = Batch::new(items.len());
         if !items.is_empty() {
             self.hand_over(items, &batch, make).await;
@@ -66,7 +70,12 @@ impl Publisher {
         batch.outcomes().await
     }
 
-    async fn hand_over<T>(&self, items: Vec<T>, batch: &Arc<Batch>, make: impl Fn(T, Reply) -> Result<Outbound, (Reply, Error)>) {
+    async fn hand_over<T>(
+        &self,
+        items: Vec<T>,
+        batch: &Arc<Batch>,
+        make: impl Fn(T, Reply) -> Result<Outbound, (Reply, Error)>,
+    ) {
         let turn = self.turn.lock().await;
         let mut chunk = Vec::with_capacity(items.len().min(CHUNK));
         let mut weight = 0;
@@ -109,8 +118,10 @@ impl Publisher {
                 error::closed()
             }
             Ok(Err(_)) => error::closed(),
-            Err(_) => Error::new(ErrorKind::Timeout, "the queue of unconfirmed publishes stayed full, the event was not sent")
-                .remedy("check the broker, publish less at once, or raise publish_timeout"),
+            Err(_) => {
+                Error::new(ErrorKind::Timeout, "the queue of unconfirmed publishes stayed full, the event was not sent")
+                    .remedy("check the broker, publish less at once, or raise publish_timeout")
+            }
         };
         for out in &mut chunk {
             out.reply.finish(Err(error.duplicate()));
@@ -123,7 +134,9 @@ impl Publisher {
         let task = self.task.lock().take();
         let Some(mut task) = task else { return };
         // It has ended already if nobody listens.
-        if self.queue.send(Command::Close).await.is_ok() && tokio::time::timeout(CLOSE_TIMEOUT, &mut task).await.is_err() {
+        if self.queue.send(Command::Close).await.is_ok()
+            && tokio::time::timeout(CLOSE_TIMEOUT, &mut task).await.is_err()
+        {
             tracing::warn!("publishes were still unconfirmed when the broker handle was closed");
         }
         task.abort();

@@ -111,9 +111,11 @@ async fn move_on(source: &AmqpSource, link: &Arc<Link>, moves: Vec<Move>, result
         match outcome {
             Ok(Some(false)) => {
                 unsettled.abandon(moved.tag);
-                results[moved.index] =
-                    Err(Error::new(ErrorKind::Rejected, format!("the broker has no queue for the event's next place ({:?})", moved.to))
-                        .remedy("check the bindings of the subscription's exchanges"));
+                results[moved.index] = Err(Error::new(
+                    ErrorKind::Rejected,
+                    format!("the broker has no queue for the event's next place ({:?})", moved.to),
+                )
+                .remedy("check the bindings of the subscription's exchanges"));
             }
             Ok(_) => written.push(moved),
             Err(error) => {

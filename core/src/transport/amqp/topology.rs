@@ -76,11 +76,6 @@ impl Declarer {
         Ok(Self { channel: connector.channel().await?.0 })
     }
 
-    /// Declares on `channel`, which nobody else uses yet.
-    pub(super) fn on(channel: Channel) -> Self {
-        Self { channel }
-    }
-
     pub(super) async fn close(self) {
         if let Err(error) = answer_in_time(self.channel.close(200, "done".into()), "closing a channel").await {
             tracing::debug!(%error, "a channel for declarations did not close in order");
@@ -95,7 +90,13 @@ impl Declarer {
         declared
     }
 
-    pub(super) async fn exchange(&self, name: &str, kind: ExchangeKind, durable: bool, arguments: FieldTable) -> Result<()> {
+    pub(super) async fn exchange(
+        &self,
+        name: &str,
+        kind: ExchangeKind,
+        durable: bool,
+        arguments: FieldTable,
+    ) -> Result<()> {
         let options = ExchangeDeclareOptions { durable, ..ExchangeDeclareOptions::default() };
         let declared = self.channel.exchange_declare(name_of(name), kind, options, arguments);
         answer_in_time(declared, &format!("exchange {name}")).await
@@ -195,7 +196,12 @@ impl Declarer {
     }
 
     /// Everything that a subscription needs, and nothing that it has no binding for.
-    pub(super) async fn subscription(&self, spec: &SubscriptionSpec, queue_type: QueueType, infrastructure: QueueType) -> Result<()> {
+    pub(super) async fn subscription(
+        &self,
+        spec: &SubscriptionSpec,
+        queue_type: QueueType,
+        infrastructure: QueueType,
+    ) -> Result<()> {
         let (name, dlx, dl) = (spec.name.as_str(), dead_letter_exchange(&spec.name), dead_letter_queue(&spec.name));
         self.topic(&spec.exchange).await?;
         self.deliver(infrastructure).await?;

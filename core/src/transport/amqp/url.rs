@@ -58,8 +58,10 @@ impl Config {
     /// Reads `amqp[s]://user:password@host:port/vhost?parameters`.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let invalid = |message: String| Error::new(ErrorKind::InvalidUrl, message).field("url", redact(text));
-        let url = Url::parse(text)
-            .map_err(|e| invalid(format!("the broker URL cannot be understood: {e}")).remedy("write amqp://user:password@host:5672/vhost, special characters percent-encoded"))?;
+        let url = Url::parse(text).map_err(|e| {
+            invalid(format!("the broker URL cannot be understood: {e}"))
+                .remedy("write amqp://user:password@host:5672/vhost, special characters percent-encoded")
+        })?;
         let tls = match url.scheme() {
             "amqp" => false,
             "amqps" => true,
@@ -82,7 +84,9 @@ impl Config {
         let vhost = match url.path().strip_prefix('/').unwrap_or_default() {
             "" => "/".to_owned(),
             path if path.contains('/') => {
-                return Err(invalid("the virtual host in the broker URL has a bare slash".to_owned()).remedy("write it as %2F"));
+                return Err(
+                    invalid("the virtual host in the broker URL has a bare slash".to_owned()).remedy("write it as %2F")
+                );
             }
             path => decoded(path, "virtual host")?,
         };
@@ -115,14 +119,20 @@ impl Config {
 
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let invalid = |field: &'static str, remedy: &str| {
-            Error::new(ErrorKind::InvalidUrl, format!("the broker URL's {field} makes no sense")).field(field, value).remedy(remedy)
+            Error::new(ErrorKind::InvalidUrl, format!("the broker URL's {field} makes no sense"))
+                .field(field, value)
+                .remedy(remedy)
         };
         match name {
-            "heartbeat" => self.heartbeat = value.parse().map_err(|_| invalid("heartbeat", "use seconds, 0 to 65535"))?,
+            "heartbeat" => {
+                self.heartbeat = value.parse().map_err(|_| invalid("heartbeat", "use seconds, 0 to 65535"))?
+            }
             "connection_timeout" => {
-                let millis: u64 = value.parse().ok().filter(|millis| *millis > 0).ok_or_else(|| {
-                    invalid("connection_timeout", "use milliseconds, at least 1")
-                })?;
+                let millis: u64 = value
+                    .parse()
+                    .ok()
+                    .filter(|millis| *millis > 0)
+                    .ok_or_else(|| invalid("connection_timeout", "use milliseconds, at least 1"))?;
                 self.connection_timeout = Duration::from_millis(millis);
             }
             "queue_type" => {
@@ -134,7 +144,12 @@ impl Config {
             }
             "verify" => match value {
                 "verify_peer" => self.tls_of("verify", value)?,
-                _ => return Err(invalid("verify", "use verify_peer, or leave it out: TLS verification has no off switch, name your authority with cacertfile")),
+                _ => {
+                    return Err(invalid(
+                        "verify",
+                        "use verify_peer, or leave it out: TLS verification has no off switch, name your authority with cacertfile",
+                    ));
+                }
             },
             "cacertfile" => {
                 self.tls_of("cacertfile", value)?;
@@ -209,7 +224,8 @@ mod tests {
 
     #[test]
     fn parts_are_decoded() {
-        let config = Config::parse("amqp://me:p%40ss%2Fword@[::1]:5673/a%2Fb?heartbeat=3&connection_timeout=500").unwrap();
+        let config =
+            Config::parse("amqp://me:p%40ss%2Fword@[::1]:5673/a%2Fb?heartbeat=3&connection_timeout=500").unwrap();
         assert_eq!((config.host.as_str(), config.port, config.vhost.as_str()), ("::1", 5673, "a/b"));
         assert_eq!((config.user.as_str(), config.password.as_str()), ("me", "p@ss/word"));
         assert_eq!((config.heartbeat, config.connection_timeout), (3, Duration::from_millis(500)));

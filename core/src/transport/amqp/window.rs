@@ -187,7 +187,8 @@ impl Window {
         let slot = &mut self.slots[at];
         let Some(out) = slot.out.take() else { return };
         let acked = !confirmation.is_nack();
-        let mut done = Done { out, exchange: slot.exchange.clone(), tells_route: slot.tells_route, returned: false, acked };
+        let mut done =
+            Done { out, exchange: slot.exchange.clone(), tells_route: slot.tells_route, returned: false, acked };
         if let Some(message) = confirmation.take_message() {
             let key = key_of(&message);
             if done.is(&key) {

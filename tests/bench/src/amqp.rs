@@ -1,0 +1,129 @@
+//! The RabbitMQ servers, and what a hand-written client does before it works: connect, declare, fill a queue.
+
+use std::collections::VecDeque;
+
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind, PublisherConfirm};
+use tidings_test_client::usage;
+
+use crate::event::{ROUTING_KEY, by_hand};
+use crate::measure::BoxError;
+
+/// Exchange of the benchmarks, for nobody else's events.
+pub(crate) const EXCHANGE: &str = "tidings-bench";
+/// Publishes in flight.
+pub(crate) const WINDOW: usize = 1000;
+
+/// One RabbitMQ.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    pub(crate) url: String,
+    /// Its process, if it runs on this machine.
+    pub(crate) pid: Option<String>,
+}
+
+/// The servers that the environment names.
+pub(crate) fn servers() -> Vec<Server> {
+    let all = [("rabbitmq3", "AMQP_URL"), ("rabbitmq4", "AMQP4_URL")];
+    let found = all.into_iter().filter_map(|(name, variable)| {
+        let url = std::env::var(variable).map_err(|_| println!("SKIPPED {name}: {variable} is not set")).ok()?;
+        let pid = port(&url).and_then(usage::listener_pid);
+        Some(Server { name, url, pid })
+    });
+    found.collect()
+}
+
+fn port(url: &str) -> Option<u16> {
+    let host = url.split_once("//")?.1.split(['/', '?']).next()?;
+    host.rsplit('@').next()?.split_once(':').map_or(Some(5672), |(_, port)| port.parse().ok())
+}
+
+/// A connection of hand-written code with one channel.
+pub(crate) struct ByHand {
+    connection: Connection,
+    pub(crate) channel: Channel,
+}
+
+impl ByHand {
+    pub(crate) async fn connect(url: &str) -> Result<Self, BoxError> {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        Ok(Self { connection, channel })
+    }
+
+    pub(crate) async fn confirming(url: &str) -> Result<Self, BoxError> {
+        let by_hand = Self::connect(url).await?;
+        by_hand.channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(by_hand)
+    }
+
+    /// Declares a durable queue of this kind that gets everything from the exchange of the benchmarks.
+    pub(crate) async fn declare(&self, queue: &str, classic: bool) -> Result<(), BoxError> {
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        self.channel.exchange_declare(EXCHANGE.into(), ExchangeKind::Topic, durable, FieldTable::default()).await?;
+        let mut arguments = FieldTable::default();
+        if !classic {
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        }
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        self.channel.queue_declare(queue.into(), durable, arguments).await?;
+        let bind = QueueBindOptions::default();
+        self.channel.queue_bind(queue.into(), EXCHANGE.into(), "#".into(), bind, FieldTable::default()).await?;
+        Ok(())
+    }
+
+    /// Publishes events `0..count`, `WINDOW` unconfirmed.
+    pub(crate) async fn publish(&self, count: usize) -> Result<(), BoxError> {
+        let mut unconfirmed = VecDeque::with_capacity(WINDOW);
+        for n in 0..count {
+            if unconfirmed.len() == WINDOW
+                && let Some(confirm) = unconfirmed.pop_front()
+            {
+                confirmed(confirm).await?;
+            }
+            unconfirmed.push_back(self.send(n).await?);
+        }
+        for confirm in unconfirmed {
+            confirmed(confirm).await?;
+        }
+        Ok(())
+    }
+
+    /// Builds, encodes and writes event `n`.
+    pub(crate) async fn send(&self, n: usize) -> Result<PublisherConfirm, BoxError> {
+        let (_, _, body) = by_hand(n)?;
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        let options = BasicPublishOptions::default();
+        Ok(self.channel.basic_publish(EXCHANGE.into(), ROUTING_KEY.into(), options, &body, properties).await?)
+    }
+
+    pub(crate) async fn purge(&self, queue: &str) -> Result<(), BoxError> {
+        self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
+        Ok(())
+    }
+
+    /// Deletes the queue and the exchange.
+    pub(crate) async fn remove(&self, queue: &str) -> Result<(), BoxError> {
+        self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await?;
+        self.channel.exchange_delete(EXCHANGE.into(), ExchangeDeleteOptions::default()).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn close(self) -> Result<(), BoxError> {
+        self.connection.close(200, "done".into()).await?;
+        Ok(())
+    }
+}
+
+/// Waits for a confirm that must be an ack.
+pub(crate) async fn confirmed(confirm: PublisherConfirm) -> Result<(), BoxError> {
+    match confirm.await? {
+        Confirmation::Ack(_) => Ok(()),
+        other => Err(format!("not confirmed: {other:?}").into()),
+    }
+}

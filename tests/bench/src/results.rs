@@ -1,0 +1,138 @@
+//! What came out: a table for people, a file for programs.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::measure::{BoxError, Contender, Sample, Spread};
+
+/// One line of `results.json`. `ratio` is above 1 where ours is better.
+#[derive(Debug, Serialize)]
+struct Record {
+    work: String,
+    unit: &'static str,
+    ours: f64,
+    peer: Option<f64>,
+    peer_name: Option<String>,
+    ratio: Option<f64>,
+    target: Option<f64>,
+    met: Option<bool>,
+}
+
+/// Everything measured so far.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    records: Vec<Record>,
+}
+
+impl Results {
+    /// Compares the contender that is ours with the best of the others, by rate. The target is a ratio.
+    pub(crate) fn compare(&mut self, work: &str, contenders: &[Contender<'_>], target: f64) {
+        println!("\n{work}");
+        for contender in contenders {
+            print_rates(contender);
+        }
+        let best = |ours: bool| {
+            let of = contenders.iter().filter(|c| c.ours == ours);
+            of.map(|c| (c.name, c.rate().median)).max_by(|a, b| a.1.total_cmp(&b.1))
+        };
+        let (Some((_, ours)), Some((peer_name, peer))) = (best(true), best(false)) else { return };
+        let ratio = ours / peer;
+        self.records.push(Record {
+            work: work.to_owned(),
+            unit: "events/s",
+            ours,
+            peer: Some(peer),
+            peer_name: Some(peer_name.to_owned()),
+            ratio: Some(ratio),
+            target: Some(target),
+            met: Some(ratio >= target),
+        });
+    }
+
+    /// A figure where less is better, beside a peer's if there is one. No target.
+    pub(crate) fn less(&mut self, work: &str, unit: &'static str, ours: Spread, peer: Option<(&str, Spread)>) {
+        println!("\n{work}");
+        print_spread("tidings", unit, ours);
+        if let Some((name, peer)) = peer {
+            print_spread(name, unit, peer);
+        }
+        self.records.push(Record {
+            work: work.to_owned(),
+            unit,
+            ours: ours.median,
+            peer: peer.map(|(_, spread)| spread.median),
+            peer_name: peer.map(|(name, _)| name.to_owned()),
+            ratio: peer.map(|(_, spread)| spread.median / ours.median),
+            target: None,
+            met: None,
+        });
+    }
+
+    /// A figure that must not exceed a limit.
+    pub(crate) fn limit(&mut self, work: &str, unit: &'static str, ours: f64, limit: f64) {
+        println!("\n{work}\n  tidings {ours:.1} {unit}");
+        self.records.push(Record {
+            work: work.to_owned(),
+            unit,
+            ours,
+            peer: None,
+            peer_name: None,
+            ratio: None,
+            target: Some(limit),
+            met: Some(ours <= limit),
+        });
+    }
+
+    /// Prints one line per work, unmet targets flagged.
+    pub(crate) fn print(&self) {
+        println!("\n{:<46} {:>12} {:>12}  {:<34} {:>6} {:>7}", "work", "ours", "best peer", "peer", "ratio", "target");
+        for r in &self.records {
+            let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.1}"));
+            let ratio = r.ratio.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
+            let target = r.target.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
+            let flag = if r.met == Some(false) { "  NOT MET" } else { "" };
+            println!(
+                "{:<46} {:>12} {:>12}  {:<34} {ratio:>6} {target:>7}{flag}",
+                format!("{} [{}]", r.work, r.unit),
+                figure(Some(r.ours)),
+                figure(r.peer),
+                r.peer_name.as_deref().unwrap_or("–"),
+            );
+        }
+        let missed = self.records.iter().filter(|r| r.met == Some(false)).count();
+        let aimed = self.records.iter().filter(|r| r.met.is_some()).count();
+        println!("{} works measured, {} of {aimed} targets met", self.records.len(), aimed - missed);
+    }
+
+    /// Writes the file.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), BoxError> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, serde_json::to_vec_pretty(&self.records)?)?;
+        println!("written to {}", path.display());
+        Ok(())
+    }
+}
+
+fn print_rates(contender: &Contender<'_>) {
+    let rate = contender.rate();
+    let cpu = |which: fn(&Sample) -> Option<f64>| {
+        let spread = Spread::of(contender.samples.iter().filter_map(which));
+        if spread.max > 0.0 { format!("{:.1} µs", spread.median) } else { "–".to_owned() }
+    };
+    println!(
+        "  {:<38} {:>9.0} /s ({:.0}–{:.0})  cpu/event: client {}, broker {}",
+        contender.name,
+        rate.median,
+        rate.min,
+        rate.max,
+        cpu(|s| s.client_cpu),
+        cpu(|s| s.broker_cpu),
+    );
+}
+
+fn print_spread(name: &str, unit: &str, spread: Spread) {
+    println!("  {name:<38} {:>9.1} {unit} ({:.1}–{:.1})", spread.median, spread.min, spread.max);
+}
