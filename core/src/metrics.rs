@@ -3,8 +3,8 @@
 //! Every name is in `tests/vectors/metrics.json` and stays what it is: names are only ever added.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -47,13 +47,45 @@ pub(crate) struct SubscriptionCounters {
     pub(crate) settle_failures: AtomicU64,
     pub(crate) handled: AtomicU64,
     pub(crate) handler_micros: AtomicU64,
-    pub(crate) in_flight: AtomicU64,
-    pub(crate) buffered: AtomicU64,
-    pub(crate) consuming: AtomicU64,
+    /// Of those that have ended.
     pub(crate) recoveries: AtomicU64,
+    live: Mutex<Vec<Weak<dyn Gauged>>>,
+}
+
+/// Something that is asked for its state when a snapshot is made.
+pub(crate) trait Gauged: Send + Sync {
+    /// How it is now.
+    fn gauges(&self) -> Gauges;
+}
+
+/// The state of one subscription's consumer, or the sum of several.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) in_flight: u64,
+    pub(crate) buffered: u64,
+    pub(crate) consuming: u64,
+    pub(crate) recoveries: u64,
 }
 
 impl SubscriptionCounters {
+    /// Asks `gauged` from now on, as long as it lives.
+    pub(crate) fn watch(&self, gauged: Weak<dyn Gauged>) {
+        let mut live = self.live.lock();
+        live.retain(|one| one.strong_count() > 0);
+        live.push(gauged);
+    }
+
+    fn gauges(&self) -> Gauges {
+        let live: Vec<_> = self.live.lock().iter().filter_map(Weak::upgrade).collect();
+        let ended = Gauges { recoveries: self.recoveries.load(Relaxed), ..Gauges::default() };
+        live.iter().map(|one| one.gauges()).fold(ended, |sum, one| Gauges {
+            in_flight: sum.in_flight + one.in_flight,
+            buffered: sum.buffered + one.buffered,
+            consuming: sum.consuming.max(one.consuming),
+            recoveries: sum.recoveries + one.recoveries,
+        })
+    }
+
     pub(crate) fn count(&self, effect: Effect) {
         match effect {
             Effect::Acked => &self.acked,
@@ -96,6 +128,7 @@ impl Registry {
         add("tidings_publish_failures_total", Counter, None, self.publish_failures.load(Relaxed) as f64);
         add("tidings_unrouted_total", Counter, None, self.unrouted.load(Relaxed) as f64);
         for (name, c) in &*self.subscriptions.lock() {
+            let gauges = c.gauges();
             for (metric, kind, value) in [
                 ("tidings_delivered_total", Counter, &c.delivered),
                 ("tidings_acked_total", Counter, &c.acked),
@@ -106,12 +139,16 @@ impl Registry {
                 ("tidings_stale_total", Counter, &c.stale),
                 ("tidings_settle_failures_total", Counter, &c.settle_failures),
                 ("tidings_handled_total", Counter, &c.handled),
-                ("tidings_recoveries_total", Counter, &c.recoveries),
-                ("tidings_in_flight", Gauge, &c.in_flight),
-                ("tidings_buffered", Gauge, &c.buffered),
-                ("tidings_consuming", Gauge, &c.consuming),
             ] {
                 add(metric, kind, Some(name), value.load(Relaxed) as f64);
+            }
+            for (metric, kind, value) in [
+                ("tidings_recoveries_total", Counter, gauges.recoveries),
+                ("tidings_in_flight", Gauge, gauges.in_flight),
+                ("tidings_buffered", Gauge, gauges.buffered),
+                ("tidings_consuming", Gauge, gauges.consuming),
+            ] {
+                add(metric, kind, Some(name), value as f64);
             }
             add("tidings_handler_seconds_total", Counter, Some(name), c.handler_micros.load(Relaxed) as f64 / 1e6);
         }

@@ -9,6 +9,9 @@ use crate::{Error, ErrorKind, Result};
 /// Most that the headers of one event may take together, in bytes.
 pub const MAX_HEADERS: usize = 64 * 1024;
 
+/// Lists and tables within each other that a header may have: a store must be able to read back what it wrote.
+const MAX_DEPTH: usize = 16;
+
 /// Names of the headers that Tidings gives a meaning (`tests/vectors/headers.json`).
 pub mod name {
     /// Ordering key; where it is missing, the `domain_object_id` is the key.
@@ -143,6 +146,16 @@ impl HeaderValue {
             Self::Table(table) => table.size(),
         }
     }
+
+    /// Whether it has more than `levels` lists and tables within each other.
+    fn is_deeper_than(&self, levels: usize) -> bool {
+        let inner = levels.checked_sub(1);
+        match self {
+            Self::List(list) => inner.is_none_or(|inner| list.iter().any(|value| value.is_deeper_than(inner))),
+            Self::Table(table) => inner.is_none_or(|inner| table.iter().any(|(_, value)| value.is_deeper_than(inner))),
+            _ => false,
+        }
+    }
 }
 
 impl From<&str> for HeaderValue {
@@ -246,12 +259,18 @@ impl Headers {
         4 + self.0.iter().map(|(name, value)| 1 + name.len() + value.size()).sum::<usize>()
     }
 
-    /// Refuses names that AMQP cannot carry and totals beyond [`MAX_HEADERS`].
+    /// Refuses names that AMQP cannot carry, values that nest too deep and totals beyond [`MAX_HEADERS`].
     pub fn check(&self) -> Result<()> {
         if let Some((name, _)) = self.iter().find(|(name, _)| name.is_empty() || name.len() > 255) {
             return Err(Error::new(ErrorKind::InvalidHeader, format!("a header's name has {} bytes", name.len()))
                 .field("headers", name)
                 .remedy("use 1 to 255 bytes"));
+        }
+        if let Some((name, _)) = self.iter().find(|(_, value)| value.is_deeper_than(MAX_DEPTH)) {
+            let message = format!("a header has more than {MAX_DEPTH} lists and tables within each other");
+            return Err(Error::new(ErrorKind::InvalidHeader, message)
+                .field("headers", name)
+                .remedy("move nested values into the event's data"));
         }
         let size = self.size();
         if size > MAX_HEADERS {
@@ -296,5 +315,21 @@ mod tests {
         let headers: Headers = [("small", "x".to_owned()), ("large", "x".repeat(MAX_HEADERS))].into_iter().collect();
         let error = headers.check().unwrap_err();
         assert_eq!((error.code(), error.field_value()), ("HEADERS_TOO_LARGE", Some("large")));
+    }
+
+    #[test]
+    fn what_is_accepted_is_not_nested_too_deep_to_be_read_back() {
+        let nested = |depth: usize| {
+            let value = (0..depth).fold(HeaderValue::Null, |inner, level| match level % 2 {
+                0 => HeaderValue::List(vec![inner]),
+                _ => HeaderValue::Table([("t", inner)].into_iter().collect()),
+            });
+            [("deep", value)].into_iter().collect::<Headers>()
+        };
+        let deepest = nested(MAX_DEPTH);
+        deepest.check().unwrap();
+        let json = serde_json::to_string(&deepest).unwrap();
+        assert_eq!(serde_json::from_str::<Headers>(&json).unwrap(), deepest);
+        assert_eq!(nested(MAX_DEPTH + 1).check().unwrap_err().code(), "INVALID_HEADER");
     }
 }

@@ -230,7 +230,8 @@ impl Publisher {
             headers: std::mem::take(event.headers_mut()),
             deliver_at,
             require_route: options.require_route,
-            deadline: Some(Instant::now() + options.timeout.unwrap_or(self.timeout)),
+            // A time-out beyond the end of time is none.
+            deadline: Instant::now().checked_add(options.timeout.unwrap_or(self.timeout)),
         })
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::session::{Phase, Session, Taken};
@@ -34,14 +35,17 @@ use crate::settlement::Outcome;
 /// ```
 pub struct Deliveries {
     pub(super) session: Arc<Session>,
+    /// The task that settles, until the subscription is closed.
     settler: Mutex<Option<JoinHandle<()>>>,
+    runtime: Handle,
 }
 
 impl Deliveries {
     pub(super) fn start(session: Arc<Session>) -> Self {
-        tokio::spawn(session.clone().pump());
-        let settler = tokio::spawn(settler::run(session.clone()));
-        Self { session, settler: Mutex::new(Some(settler)) }
+        let runtime = Handle::current();
+        runtime.spawn(session.clone().pump());
+        let settler = runtime.spawn(settler::run(session.clone()));
+        Self { session, settler: Mutex::new(Some(settler)), runtime }
     }
 
     /// Waits for at least one event and hands over at most `max`. Empty once the subscription is closed.
@@ -62,9 +66,11 @@ impl Deliveries {
     }
 
     /// Settles deliveries and waits until that is durable. The first error, if any; all others are settled all the same.
+    /// Deliveries of another subscription are settled there.
     ///
-    /// Errors: `STALE_DELIVERY` where a connection or lease was lost: the event is delivered again. Cancelling the wait
-    /// does not take the settlement back.
+    /// Errors: `STALE_DELIVERY` where a connection or lease was lost: the event is delivered again. After any other
+    /// error the engine goes on trying until the subscription is closed. Cancelling the wait does not take the
+    /// settlement back.
     pub async fn settle(&self, batch: Vec<(Delivery, Outcome)>) -> Result<()> {
         self.session.settle(batch).await
     }
@@ -93,43 +99,55 @@ impl Deliveries {
     ///
     /// Returns how many were released unfinished. May be called twice; the second call finds nothing to do.
     pub async fn close(&self, timeout: Duration) -> Result<usize> {
+        let unfinished = self.drain(timeout).await;
+        self.finish(timeout).await;
+        Ok(unfinished)
+    }
+
+    /// The first half of [`close`](Self::close): starts nothing new and waits for what is in hand. How many still are.
+    pub(super) async fn drain(&self, timeout: Duration) -> usize {
         if self.session.phase() == Phase::Closed {
-            return Ok(0);
+            return 0;
         }
         self.session.begin_drain();
         self.session.source.stop().await;
         // Running out of time is one of the two expected ends.
         let _in_time = tokio::time::timeout(timeout, self.session.until_idle()).await;
-        let unfinished = self.session.in_hand();
+        self.session.in_hand()
+    }
+
+    /// The second half: writes what is decided and releases the rest.
+    pub(super) async fn finish(&self, timeout: Duration) {
         self.session.close();
-        let settler = self.settler.lock().take();
-        if let Some(settler) = settler {
-            // What is decided is written before the source lets go; it ends with the queue because the phase is closed.
-            if tokio::time::timeout(timeout.max(Duration::from_secs(5)), settler).await.is_err() {
-                tracing::warn!(subscription = %self.session.spec.name, "settlements were not written in time; their events come again");
-            }
+        let mut settler = self.settler.lock().await;
+        let Some(task) = settler.as_mut() else { return };
+        // What is decided is written before the source lets go; it ends with the queue because the phase is closed.
+        if !task.is_finished() && tokio::time::timeout(timeout.max(Duration::from_secs(5)), task).await.is_err() {
+            tracing::warn!(subscription = %self.session.spec.name, "settlements were not written in time; their events come again");
         }
         self.session.source.close().await;
-        Ok(unfinished)
+        *settler = None;
     }
 }
 
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        if self.session.phase() != Phase::Open {
+        if self.settler.get_mut().is_none() {
             return;
         }
         self.session.begin_drain();
         let session = self.session.clone();
-        // Without a runtime (it has ended already) the source's own drop releases.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                session.source.stop().await;
+        // On the runtime that it was opened on: a host may drop it on any thread. If that runtime has ended, the
+        // source's own drop releases.
+        self.runtime.spawn(async move {
+            session.source.stop().await;
+            // A close that was given up half-way has waited already.
+            if session.phase() != Phase::Closed {
                 session.until_idle().await;
-                session.close();
-                session.source.close().await;
-            });
-        }
+            }
+            session.close();
+            session.source.close().await;
+        });
     }
 }
 

@@ -3,24 +3,42 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::session::Session;
+use crate::Result;
 use crate::event::DomainEvent;
 use crate::settlement::Outcome;
 use crate::transport::Token;
-use crate::{Error, Result};
 
 /// One event handed to one subscription once. It must be settled; dropped unsettled it is released.
 #[must_use = "a delivery that is dropped goes back to the queue"]
 pub struct Delivery {
     event: DomainEvent,
     token: Token,
+    key: Option<Arc<str>>,
+    since: Instant,
+    lost_deliveries: u32,
     session: Arc<Session>,
     settled: bool,
 }
 
+/// A delivery without its duty to be settled.
+pub(super) struct Parts {
+    pub(super) event: DomainEvent,
+    pub(super) token: Token,
+    /// Set on ordered subscriptions: the key as the transport has it.
+    pub(super) key: Option<Arc<str>>,
+    /// When it was fetched.
+    pub(super) since: Instant,
+    /// Earlier deliveries that ended without an outcome.
+    pub(super) lost_deliveries: u32,
+}
+
 impl Delivery {
-    pub(super) fn new(event: DomainEvent, token: Token, session: Arc<Session>) -> Self {
-        Self { event, token, session, settled: false }
+    pub(super) fn new(parts: Parts, session: Arc<Session>) -> Self {
+        let Parts { event, token, key, since, lost_deliveries } = parts;
+        Self { event, token, key, since, lost_deliveries, session, settled: false }
     }
 
     /// The event.
@@ -47,25 +65,33 @@ impl Delivery {
     }
 
     /// Takes the delivery apart for settling; it is no longer released on drop.
-    pub(super) fn into_parts(mut self) -> (DomainEvent, Token) {
-        self.settled = true;
-        (std::mem::replace(&mut self.event, DomainEvent::nothing()), self.token)
+    pub(super) fn into_parts(mut self) -> Parts {
+        self.take()
     }
 
-    pub(super) fn check_session(&self, session: &Arc<Session>) -> Result<()> {
-        if Arc::ptr_eq(&self.session, session) {
-            return Ok(());
+    fn take(&mut self) -> Parts {
+        self.settled = true;
+        let event = std::mem::replace(&mut self.event, DomainEvent::nothing());
+        Parts {
+            event,
+            token: self.token,
+            key: self.key.take(),
+            since: self.since,
+            lost_deliveries: self.lost_deliveries,
         }
-        Err(Error::new(crate::ErrorKind::InvalidOption, "the delivery belongs to another subscription")
-            .field("delivery", self.event.id())
-            .remedy("settle it where it came from"))
+    }
+
+    /// The subscription that it belongs to, if that is not `session`.
+    pub(super) fn other_session(&self, session: &Arc<Session>) -> Option<Arc<Session>> {
+        (!Arc::ptr_eq(&self.session, session)).then(|| self.session.clone())
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
         if !self.settled {
-            self.session.give_back(&self.event, self.token);
+            let parts = self.take();
+            self.session.give_back(parts);
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{Deliveries, Middleware, Next};
 use crate::event::DomainEvent;
 use crate::settlement::{Failure, Outcome, reason};
 
-/// Events that a lone worker takes at a time.
+/// Events that a lone worker takes at a time, as long as its handler never waits.
 const BATCH: usize = 32;
 /// Longest time that an outcome waits for others to be settled with.
 const LONGEST_WAIT: Duration = Duration::from_millis(1);
@@ -32,7 +32,8 @@ impl Runner {
     /// One worker: takes events and handles them one after the other, until the subscription ends.
     pub(super) async fn work(self: Arc<Self>) -> crate::Result<()> {
         let session = &self.deliveries.session;
-        let at_once = if self.concurrency == 1 { BATCH } else { 1 };
+        let limit = if self.concurrency == 1 { BATCH } else { 1 };
+        let mut at_once = 1;
         loop {
             let batch = self.deliveries.next(at_once).await?;
             if batch.is_empty() {
@@ -41,7 +42,9 @@ impl Runner {
             // Handlers that finish without waiting are settled together; before one waits, those done are settled.
             let mut done = Vec::with_capacity(batch.len());
             let mut oldest = Instant::now();
-            for delivery in batch {
+            at_once = limit.min(at_once * 2);
+            let mut batch = batch.into_iter();
+            while let Some(delivery) = batch.next() {
                 if session.phase() != Phase::Open || session.is_paused() {
                     // Dropping it gives it back.
                     continue;
@@ -52,6 +55,9 @@ impl Runner {
                     Poll::Ready(outcome) => outcome,
                     Poll::Pending => {
                         session.settle_soon(done.drain(..));
+                        // Nobody knows for how long: those behind it count as waiting, not as in hand.
+                        session.put_back(batch.by_ref());
+                        at_once = 1;
                         run.await
                     }
                 };

@@ -13,6 +13,9 @@ use super::subscriber::Registered;
 use super::{Deliveries, Middleware, SubscriptionHealth};
 use crate::{Error, ErrorKind, Result};
 
+/// Time for a handler to end once it is aborted: at its next `await`.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A started subscriber. Dropping it ends handlers where they are and releases their events; [`stop`](Self::stop) drains.
 pub struct Running {
     subscriptions: Vec<(String, Arc<Deliveries>)>,
@@ -80,9 +83,13 @@ impl Running {
     ///
     /// Returns how many events were released unfinished. May be called twice.
     pub async fn stop(&self) -> Result<usize> {
-        let closing = self.subscriptions.iter().map(|(_, deliveries)| deliveries.close(self.drain_timeout));
-        let unfinished = join_all(closing).await.into_iter().sum::<Result<usize>>()?;
+        let draining = self.subscriptions.iter().map(|(_, deliveries)| deliveries.drain(self.drain_timeout));
+        let unfinished = join_all(draining).await.into_iter().sum();
+        // Handlers end before their events go to somebody else.
         self.workers.lock().abort_all();
+        let grace = if unfinished > 0 { ABORT_TIMEOUT } else { Duration::ZERO };
+        join_all(self.subscriptions.iter().map(|(_, deliveries)| deliveries.drain(grace))).await;
+        join_all(self.subscriptions.iter().map(|(_, deliveries)| deliveries.finish(self.drain_timeout))).await;
         Ok(unfinished)
     }
 

@@ -7,22 +7,24 @@
 mod isolation;
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::isolation::Alone;
 use super::SubscriptionHealth;
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Parts};
 use super::keys::KeyGate;
 use super::settler::{Completion, Item, Settler};
 use crate::event::{DomainEvent, decode, name};
-use crate::metrics::SubscriptionCounters;
+use crate::metrics::{Gauged, Gauges, SubscriptionCounters};
 use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, put_back, reason, triage};
-use crate::transport::{Incoming, OnDead, OnRetry, Settlement, Source, SubscriptionSpec, Token, Transport};
+use crate::transport::{Incoming, OnDead, OnRetry, Settlement, Source, SubscriptionSpec, Transport};
 use crate::{Error, Result};
 
 pub(super) struct Session {
@@ -33,6 +35,8 @@ pub(super) struct Session {
     policy: SettlementPolicy,
     transport: Arc<dyn Transport>,
     state: Mutex<State>,
+    /// Of the source, when it was last looked at.
+    recoveries: AtomicU64,
     ready: Notify,
     room: Notify,
     idle: Notify,
@@ -53,6 +57,8 @@ struct State {
     alone: Alone,
     paused: bool,
     phase: Phase,
+    /// The source has: nothing comes any more.
+    ended: bool,
     failure: Option<Error>,
 }
 
@@ -66,12 +72,7 @@ pub(super) enum Phase {
 
 /// A fetched event that nobody has in hand.
 pub(super) struct Waiting {
-    event: DomainEvent,
-    token: Token,
-    /// Set on ordered subscriptions.
-    key: Option<Arc<str>>,
-    since: Instant,
-    lost_deliveries: u32,
+    parts: Parts,
     /// Decided before any handler sees it.
     verdict: Option<(Settlement, Effect)>,
 }
@@ -99,6 +100,7 @@ impl Session {
             policy,
             transport,
             state: Mutex::default(),
+            recoveries: AtomicU64::new(0),
             ready: Notify::new(),
             room: Notify::new(),
             idle: Notify::new(),
@@ -106,20 +108,32 @@ impl Session {
         }
     }
 
-    /// The task that fetches. Ends when the source does.
+    /// The task that fetches. Ends when the source does, and the subscription with it.
     pub(super) async fn pump(self: Arc<Self>) {
-        while let Some(room) = self.room().await {
-            match self.source.next(room).await {
-                Ok(batch) if batch.is_empty() => break,
-                Ok(batch) => self.accept(batch),
-                Err(error) => {
-                    tracing::error!(subscription = %self.policy.subscription, %error, "the subscription has ended");
-                    self.state.lock().failure = Some(error);
-                    break;
-                }
+        let fetched = AssertUnwindSafe(self.fetch()).catch_unwind().await;
+        let fetched = fetched.unwrap_or_else(|_| Err(Error::new(crate::ErrorKind::Internal, "the transport panicked")));
+        let back = {
+            let mut state = self.state.lock();
+            state.ended = true;
+            if let Err(error) = fetched {
+                tracing::error!(subscription = %self.policy.subscription, %error, "the subscription has ended");
+                state.failure = Some(error);
             }
-        }
+            self.take_back(&mut state)
+        };
+        self.settler.push(back);
         self.ready.notify_waiters();
+    }
+
+    async fn fetch(self: &Arc<Self>) -> Result<()> {
+        while let Some(room) = self.room().await {
+            let batch = self.source.next(room).await?;
+            if batch.is_empty() {
+                break;
+            }
+            self.accept(batch);
+        }
+        Ok(())
     }
 
     /// Waits until it is worth fetching, and says how much; `None` when nothing is fetched any more.
@@ -153,7 +167,7 @@ impl Session {
         let mut state = self.state.lock();
         state.outstanding += waiting.len();
         for waiting in waiting {
-            match waiting.key.clone() {
+            match waiting.parts.key.clone() {
                 Some(key) => {
                     if let Some(waiting) = state.keys.enter(&key, waiting) {
                         state.let_through(waiting, &mut decided);
@@ -170,7 +184,6 @@ impl Session {
             // A poll that was under way when the suspect began.
             decided.extend(state.waiting_ones().into_iter().map(Waiting::release));
         }
-        self.gauge(&state);
         drop(state);
         self.settler.push(decided);
         self.ready.notify_one();
@@ -197,7 +210,7 @@ impl Session {
         };
         let verdict = verdict.or_else(|| triage(&self.policy, event.headers(), lost_deliveries, now()));
         let key = self.spec.ordered.and_then(|_| message.key.or_else(|| event.shared_key()));
-        Waiting { event, token, key, since, lost_deliveries, verdict }
+        Waiting { parts: Parts { event, token, key, since, lost_deliveries }, verdict }
     }
 
     /// Waits for at least one event and hands over at most `max`; empty once the subscription is closed.
@@ -225,6 +238,9 @@ impl Session {
         if let Some(error) = &state.failure {
             return Taken::Ended(Some(error.duplicate()));
         }
+        if state.ended {
+            return Taken::Ended(None);
+        }
         if state.paused {
             return Taken::Nothing;
         }
@@ -245,41 +261,50 @@ impl Session {
         }
         state.handed += taken.len();
         let more = !state.ready.is_empty();
-        self.gauge(&state);
         drop(state);
         if more {
             self.ready.notify_one();
         } else {
             self.room.notify_one();
         }
-        Taken::Some(taken.into_iter().map(|w| Delivery::new(w.event, w.token, self.clone())).collect())
+        Taken::Some(taken.into_iter().map(|waiting| Delivery::new(waiting.parts, self.clone())).collect())
     }
 
     /// Settles deliveries and waits until that is durable; the first error, if any.
     pub(super) async fn settle(self: &Arc<Self>, batch: Vec<(Delivery, Outcome)>) -> Result<()> {
-        for (delivery, _) in &batch {
-            delivery.check_session(self)?;
-        }
         if batch.is_empty() {
             return Ok(());
         }
         let (completion, done) = Completion::new(batch.len());
-        let items: Vec<_> = batch.into_iter().map(|(d, o)| self.item(d, o, Some(completion.clone()))).collect();
-        self.settler.push(items);
+        self.push(batch, Some(&completion));
         done.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Settles deliveries in the background; failures are counted and logged.
     pub(super) fn settle_soon(self: &Arc<Self>, batch: impl IntoIterator<Item = (Delivery, Outcome)>) {
-        let items: Vec<_> = batch.into_iter().map(|(d, o)| self.item(d, o, None)).collect();
+        self.push(batch, None);
+    }
+
+    fn push(
+        self: &Arc<Self>,
+        batch: impl IntoIterator<Item = (Delivery, Outcome)>,
+        completion: Option<&Arc<Completion>>,
+    ) {
+        let mut items = Vec::new();
+        for (delivery, outcome) in batch {
+            // A token means something else to another source: each is settled where it came from.
+            match delivery.other_session(self) {
+                None => items.push(self.item(delivery.into_parts(), outcome, completion.cloned())),
+                Some(other) => other.settler.push([other.item(delivery.into_parts(), outcome, completion.cloned())]),
+            }
+        }
         self.settler.push(items);
     }
 
-    fn item(&self, delivery: Delivery, outcome: Outcome, completion: Option<Arc<Completion>>) -> Item {
-        let (event, token) = delivery.into_parts();
-        let key = self.spec.ordered.and_then(|_| event.shared_key());
+    fn item(&self, parts: Parts, outcome: Outcome, completion: Option<Arc<Completion>>) -> Item {
+        let Parts { event, token, key, .. } = parts;
         let (settlement, effect) = match outcome {
-            Outcome::Ok if !is_suspect(event.headers()) => (Settlement::Ack, Effect::Acked),
+            Outcome::Ok => (Settlement::Ack, Effect::Acked),
             outcome => decide(&self.policy, event.headers(), outcome, self.transport.now(), fastrand::f64()),
         };
         if effect != Effect::Acked {
@@ -290,10 +315,22 @@ impl Session {
     }
 
     /// A delivery was dropped unsettled.
-    pub(super) fn give_back(&self, event: &DomainEvent, token: Token) {
-        let (settlement, effect) = decide(&self.policy, event.headers(), Outcome::Release, self.transport.now(), 0.0);
-        let key = self.spec.ordered.and_then(|_| event.shared_key());
-        self.settler.push([Item { token, settlement, effect, key, handed: true, completion: None }]);
+    pub(super) fn give_back(&self, parts: Parts) {
+        self.settler.push([self.item(parts, Outcome::Release, None)]);
+    }
+
+    /// Takes back what a host has not begun with: to the front, in its order.
+    pub(super) fn put_back(&self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open || state.paused || state.ended || state.alone != Alone::No {
+            drop(state);
+            // Dropping them gives them back to the broker.
+            return deliveries.for_each(drop);
+        }
+        for delivery in deliveries.rev() {
+            state.handed = state.handed.saturating_sub(1);
+            state.ready.push_front(Waiting { parts: delivery.into_parts(), verdict: None });
+        }
     }
 
     /// The settler is done with these deliveries: `true` where the settlement was carried out.
@@ -321,7 +358,6 @@ impl Session {
         more.extend(self.isolate(&mut state));
         let wake = !state.ready.is_empty() || !state.suspects.is_empty();
         let idle = state.handed == 0;
-        self.gauge(&state);
         drop(state);
         self.settler.push(more);
         self.room.notify_one();
@@ -349,7 +385,7 @@ impl Session {
         let Some(before) = Instant::now().checked_sub(self.spec.max_hold) else { return };
         let mut state = self.state.lock();
         // Oldest first, so everything before the first young one is old.
-        let old = state.ready.iter().take_while(|w| w.since < before).count();
+        let old = state.ready.iter().take_while(|waiting| waiting.parts.since < before).count();
         let old: Vec<_> = state.ready.drain(..old).collect();
         let items: Vec<_> = state.with_those_behind(old).into_iter().map(Waiting::release).collect();
         drop(state);
@@ -411,6 +447,8 @@ impl Session {
     }
 
     pub(super) fn close(&self) {
+        // A source that is closed may forget what it went through.
+        self.health();
         let mut state = self.state.lock();
         state.phase = Phase::Closed;
         self.end_isolation(&mut state);
@@ -433,6 +471,7 @@ impl Session {
 
     pub(super) fn health(&self) -> SubscriptionHealth {
         let source = self.source.health();
+        let recoveries = self.recoveries.fetch_max(source.recoveries, Relaxed).max(source.recoveries);
         let state = self.state.lock();
         let waiting = state.waiting();
         let limited_by = if state.alone == Alone::No {
@@ -440,9 +479,7 @@ impl Session {
         } else {
             Some("suspect")
         };
-        self.counters.recoveries.store(source.recoveries, Relaxed);
-        let consuming = source.consuming && state.failure.is_none() && state.phase == Phase::Open && !state.paused;
-        self.counters.consuming.store(consuming.into(), Relaxed);
+        let consuming = source.consuming && !state.ended && state.phase == Phase::Open && !state.paused;
         SubscriptionHealth {
             subscription: self.spec.name.clone(),
             connected: source.connected,
@@ -451,7 +488,7 @@ impl Session {
             draining: state.phase == Phase::Draining,
             in_flight: state.handed,
             buffered: waiting,
-            recoveries: source.recoveries,
+            recoveries,
             last_error: state.failure.as_ref().map(ToString::to_string).or(source.last_error),
             limited_by,
         }
@@ -464,10 +501,23 @@ impl Session {
         }
         state.waiting_ones().into_iter().map(Waiting::release).collect()
     }
+}
 
-    fn gauge(&self, state: &State) {
-        self.counters.in_flight.store(state.handed as u64, Relaxed);
-        self.counters.buffered.store(state.waiting() as u64, Relaxed);
+impl Gauged for Session {
+    fn gauges(&self) -> Gauges {
+        let health = self.health();
+        Gauges {
+            in_flight: health.in_flight as u64,
+            buffered: health.buffered as u64,
+            consuming: health.consuming.into(),
+            recoveries: health.recoveries,
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.counters.recoveries.fetch_add(self.recoveries.load(Relaxed), Relaxed);
     }
 }
 
@@ -480,7 +530,7 @@ impl State {
     fn let_through(&mut self, mut waiting: Waiting, decided: &mut Vec<Item>) {
         match waiting.verdict.take() {
             Some(verdict) => decided.push(waiting.into_item(verdict)),
-            None if is_suspect(waiting.event.headers()) => self.suspects.push_back(waiting),
+            None if is_suspect(waiting.parts.event.headers()) => self.suspects.push_back(waiting),
             None => self.ready.push_back(waiting),
         }
     }
@@ -497,7 +547,7 @@ impl State {
     fn with_those_behind(&mut self, first: Vec<Waiting>) -> Vec<Waiting> {
         let mut all = Vec::with_capacity(first.len());
         for waiting in first {
-            let behind = waiting.key.as_ref().map(|key| self.keys.give_up(key));
+            let behind = waiting.parts.key.as_ref().map(|key| self.keys.give_up(key));
             all.push(waiting);
             all.extend(behind.into_iter().flatten());
         }
@@ -507,14 +557,14 @@ impl State {
 
 impl Waiting {
     fn into_item(self, (settlement, effect): (Settlement, Effect)) -> Item {
-        Item { token: self.token, settlement, effect, key: self.key, handed: false, completion: None }
+        let Parts { token, key, .. } = self.parts;
+        Item { token, settlement, effect, key, handed: false, completion: None }
     }
 
-    fn release(self) -> Item {
-        let released = put_back(self.event.headers(), self.lost_deliveries);
-        let mut item = self.into_item(released);
-        item.key = None;
-        item
+    fn release(mut self) -> Item {
+        let released = put_back(self.parts.event.headers(), self.parts.lost_deliveries);
+        self.parts.key = None;
+        self.into_item(released)
     }
 }
 

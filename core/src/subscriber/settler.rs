@@ -1,8 +1,8 @@
 //! Carries settlements out, many at a time.
 //!
 //! Handlers finish one by one; the settler takes all that are done since it last looked, so that a broker sees one
-//! `multiple` acknowledgement and a file one transaction. A settlement that fails for a passing reason is tried again:
-//! the delivery stays ours meanwhile.
+//! `multiple` acknowledgement and a file one transaction. A settlement that fails is tried again, while others go on,
+//! until it succeeds or the delivery is no longer ours.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::session::{Phase, Session, closed};
 use crate::settlement::Effect;
@@ -121,32 +122,40 @@ pub(super) async fn run(session: Arc<Session>) {
     const FIRST_PAUSE: Duration = Duration::from_millis(20);
     const LONGEST_PAUSE: Duration = Duration::from_secs(2);
     let mut again: Vec<Item> = Vec::new();
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut again_at) = (FIRST_PAUSE, Instant::now());
     let hold_check = session.spec.max_hold / 4;
+    let mut check_at = Instant::now() + hold_check;
     loop {
-        let mut batch = std::mem::take(&mut again);
+        let now = Instant::now();
+        if now >= check_at {
+            session.release_held();
+            check_at = now + hold_check;
+        }
+        let closed = session.phase() == Phase::Closed;
+        // What failed waits for its next try; what is new does not wait for it.
+        let mut batch = if closed || now >= again_at { std::mem::take(&mut again) } else { Vec::new() };
         batch.append(&mut session.settler.take());
         if batch.is_empty() {
-            if session.phase() == Phase::Closed {
-                if session.settler.end() {
-                    return;
-                }
-                continue;
-            }
-            if tokio::time::timeout(hold_check, session.settler.wake.notified()).await.is_err() {
-                session.release_held();
+            if !closed {
+                let until = if again.is_empty() { check_at } else { check_at.min(again_at) };
+                // Whichever it was, there is something to look at.
+                let _woken = tokio::time::timeout_at(until, session.settler.wake.notified()).await;
+            } else if session.settler.end() {
+                return;
             }
             continue;
         }
-        again = settle(&session, batch).await;
-        if again.is_empty() {
-            pause = FIRST_PAUSE;
+        let failed = settle(&session, batch).await;
+        if failed.is_empty() {
+            if again.is_empty() {
+                pause = FIRST_PAUSE;
+            }
         } else if session.phase() == Phase::Closed {
             // The source is about to release whatever is not settled.
-            let given_up: Vec<_> = again.drain(..).map(|item| (item, false)).collect();
-            abandon(&session, &given_up);
+            abandon(&session, failed);
         } else {
-            tokio::time::sleep(pause).await;
+            again.extend(failed);
+            again_at = Instant::now() + pause;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -159,28 +168,28 @@ async fn settle(session: &Arc<Session>, batch: Vec<Item>) -> Vec<Item> {
     let mut again = Vec::new();
     let mut settled = Vec::with_capacity(batch.len());
     let missing = std::iter::repeat_with(|| Err(Error::new(ErrorKind::Internal, "the transport gave no result")));
-    for (item, result) in batch.into_iter().zip(results.into_iter().chain(missing)) {
+    for (mut item, result) in batch.into_iter().zip(results.into_iter().chain(missing)) {
         match result {
             Ok(()) => {
                 session.counters.count(item.effect);
                 item.complete(None);
                 settled.push((item, true));
             }
-            Err(error) if error.retryable() => {
-                session.counters.settle_failures.fetch_add(1, Relaxed);
-                tracing::warn!(subscription = %session.spec.name, %error, effect = ?item.effect, "could not settle; trying again");
-                again.push(item);
-            }
-            Err(error) => {
-                if error.kind() == ErrorKind::StaleDelivery {
-                    session.counters.stale.fetch_add(1, Relaxed);
-                    tracing::debug!(subscription = %session.spec.name, "a delivery is no longer ours and comes again");
-                } else {
-                    session.counters.settle_failures.fetch_add(1, Relaxed);
-                    tracing::error!(subscription = %session.spec.name, %error, effect = ?item.effect, "could not settle");
-                }
+            Err(error) if [ErrorKind::StaleDelivery, ErrorKind::Closed].contains(&error.kind()) => {
+                session.counters.stale.fetch_add(1, Relaxed);
+                tracing::debug!(subscription = %session.spec.name, "a delivery is no longer ours and comes again");
                 item.complete(Some(error));
                 settled.push((item, false));
+            }
+            Err(error) => {
+                session.counters.settle_failures.fetch_add(1, Relaxed);
+                tracing::warn!(subscription = %session.spec.name, %error, effect = ?item.effect, "could not settle; trying again");
+                if !error.retryable() {
+                    // The host need not wait. The delivery is still ours, and counts as such, until this succeeds.
+                    item.complete(Some(error));
+                    item.completion = None;
+                }
+                again.push(item);
             }
         }
     }
@@ -188,9 +197,10 @@ async fn settle(session: &Arc<Session>, batch: Vec<Item>) -> Vec<Item> {
     again
 }
 
-fn abandon(session: &Arc<Session>, items: &[(Item, bool)]) {
-    for (item, _) in items {
+fn abandon(session: &Arc<Session>, items: Vec<Item>) {
+    let items: Vec<_> = items.into_iter().map(|item| (item, false)).collect();
+    for (item, _) in &items {
         item.complete(Some(closed()));
     }
-    session.settled(items);
+    session.settled(&items);
 }

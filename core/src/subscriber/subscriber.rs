@@ -116,8 +116,9 @@ impl Subscriber {
         let policy = options.settlement_policy(&transport.capabilities());
         let counters = self.broker.registry().subscription(&policy.subscription);
         let source = transport.subscribe(&options.spec).await?;
-        let session = Session::new(source, transport.clone(), policy, options.spec.clone(), counters);
-        Ok(Deliveries::start(Arc::new(session)))
+        let session = Arc::new(Session::new(source, transport.clone(), policy, options.spec.clone(), counters));
+        session.counters.watch(Arc::<Session>::downgrade(&session));
+        Ok(Deliveries::start(session))
     }
 }
 

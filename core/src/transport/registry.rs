@@ -40,9 +40,16 @@ pub const SCHEMES: &[&str] = &[
 ];
 
 /// The URL with everything between `//` and `@` that follows a `:` replaced, and query values of secrets too.
+///
+/// Where the `//` was forgotten, or the scheme, everything between the first `:` and the last `@`.
 pub fn redact(url: &str) -> String {
     let mut text = url.to_owned();
-    if let Some(start) = text.find("//").map(|at| at + 2) {
+    let names_a_file = ["sqlite:", "memory:"].iter().any(|scheme| text.starts_with(scheme));
+    let start = match text.find("://") {
+        Some(at) => Some(at + 3),
+        None => (!names_a_file).then_some(0),
+    };
+    if let Some(start) = start {
         let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
         // A password with a bare `/` or `?` in it breaks the URL, but must not be shown either.
         let at = text[start..end].rfind('@').map(|at| start + at).or_else(|| text.rfind('@').filter(|at| *at > start));
@@ -78,5 +85,10 @@ mod tests {
         assert_eq!(redact("amqp://me@host/"), "amqp://me@host/");
         assert_eq!(redact("amqps://host?keyfile=k&password=x"), "amqps://host?keyfile=k&password=***");
         assert_eq!(redact("sqlite:a.db"), "sqlite:a.db");
+        assert_eq!(redact("sqlite:a:b@c.db"), "sqlite:a:b@c.db");
+        assert_eq!(redact("me:secret@host:5672"), "me:***@host:5672");
+        assert_eq!(redact("me:sec//ret@host"), "me:***@host");
+        assert_eq!(redact("amqp:me:secret@host"), "amqp:***@host");
+        assert_eq!(redact("amqp:/me:secret@host"), "amqp:***@host");
     }
 }

@@ -84,7 +84,7 @@ pub trait Source: Send + Sync + 'static {
     /// Carries out settlements, one result each, in order.
     ///
     /// `Retry`, `DeadLetter` and `Suspect` write the next place first, confirm it, and only then remove the delivery.
-    /// A `retryable` error leaves the delivery ours: the engine settles it again. `STALE_DELIVERY` ends it.
+    /// `STALE_DELIVERY` and `CLOSED` end a delivery. Any other error leaves it ours: the engine settles it again.
     /// On a keyed subscription a key goes on once every delivery of it that was handed over is settled.
     async fn settle(&self, batch: Vec<(Token, Settlement)>) -> Vec<Result<()>>;
 

@@ -116,6 +116,11 @@ impl SubscriptionSpec {
                 .field("lease", format!("{:?}", self.lease))
                 .remedy("use at least 100 ms; the default is 30 s"));
         }
+        if self.max_hold < Duration::from_millis(100) {
+            return Err(Error::new(ErrorKind::InvalidOption, "events would go back before a handler can have them")
+                .field("max_hold", format!("{:?}", self.max_hold))
+                .remedy("use at least 100 ms; the default is 20 min"));
+        }
         Ok(())
     }
 
