@@ -219,7 +219,7 @@ pub fn triage(
     now: Timestamp,
 ) -> Option<(Settlement, Effect)> {
     if is_suspect(headers) {
-        (lost_deliveries >= MAX_SUSPECT_RETURNS).then(|| {
+        (suspect_returns(headers).saturating_add(lost_deliveries) >= MAX_SUSPECT_RETURNS).then(|| {
             let message =
                 Some(format!("its consumer ended {} times while it ran", policy.max_deliveries + MAX_SUSPECT_RETURNS));
             give_up(
@@ -233,6 +233,7 @@ pub fn triage(
         (lost_deliveries >= policy.max_deliveries).then(|| {
             let mut headers = headers.clone();
             headers.set(name::SUSPECT, 1i64);
+            headers.remove(name::DELIVERIES);
             (Settlement::Suspect { headers }, Effect::Released)
         })
     }
@@ -259,12 +260,26 @@ pub fn replayed(headers: &Headers) -> Headers {
     headers
 }
 
-/// A suspect goes back with a fresh count, so that only crashes count against it (RabbitMQ counts what is given back
-/// too, run or not); anything else just goes back.
-pub(crate) fn release(headers: &Headers) -> (Settlement, Effect) {
-    let settlement =
-        if is_suspect(headers) { Settlement::Suspect { headers: headers.clone() } } else { Settlement::Release };
-    (settlement, Effect::Released)
+/// Times that a suspect came back before the broker began to count anew: its header is one more.
+fn suspect_returns(headers: &Headers) -> u32 {
+    headers.int(name::SUSPECT).and_then(|n| u32::try_from(n - 1).ok()).unwrap_or(0)
+}
+
+/// A suspect goes back with a fresh count, so that only crashes count against it; anything else just goes back.
+fn release(headers: &Headers) -> (Settlement, Effect) {
+    put_back(headers, 0)
+}
+
+/// What has not run goes back. A suspect takes the deliveries that it lost along: some brokers count a release as well,
+/// so it is written anew.
+pub(crate) fn put_back(headers: &Headers, lost_deliveries: u32) -> (Settlement, Effect) {
+    if !is_suspect(headers) {
+        return (Settlement::Release, Effect::Released);
+    }
+    let mut headers = headers.clone();
+    headers.set(name::SUSPECT, suspect_returns(&headers).saturating_add(lost_deliveries).saturating_add(1));
+    headers.remove(name::DELIVERIES);
+    (Settlement::Suspect { headers }, Effect::Released)
 }
 
 fn schedule(policy: &SettlementPolicy, headers: &Headers, delay: Duration, now: Timestamp) -> (Settlement, Effect) {

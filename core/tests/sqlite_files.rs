@@ -19,7 +19,9 @@ async fn refused(path: &Path) -> tidings::Error {
 
 #[tokio::test]
 async fn a_url_that_cannot_be_understood() {
-    for (bad, part) in [("sqlite:", "empty"), ("sqlite:x.db?journal=off", "journal"), ("sqlite:x.db?busy_timeout=x", "busy_timeout")] {
+    for (bad, part) in
+        [("sqlite:", "empty"), ("sqlite:x.db?journal=off", "journal"), ("sqlite:x.db?busy_timeout=x", "busy_timeout")]
+    {
         let error = registry::connect(bad).await.err().unwrap();
         assert_eq!(error.code(), "INVALID_URL");
         assert!(error.to_string().contains(part), "{error}");
@@ -53,7 +55,8 @@ async fn files_are_for_their_owner_alone() {
 #[tokio::test]
 async fn a_file_that_is_no_database() {
     let folder = Folder::new();
-    fs::write(folder.path(), "this is a text of some length, and certainly not a database at all\n".repeat(100)).unwrap();
+    fs::write(folder.path(), "this is a text of some length, and certainly not a database at all\n".repeat(100))
+        .unwrap();
     assert_eq!(refused(&folder.path()).await.code(), "STORE_CORRUPT");
 }
 

@@ -246,11 +246,8 @@ async fn first_deliveries_stay_in_order_whatever_is_retried_and_released() {
         ));
     }
     for start in (0..EVENTS).step_by(20) {
-        publish(
-            &transport,
-            (start..start + 20).map(|n| keyed("a", n, Some(&format!("k{}", n % KEYS)))).collect(),
-        )
-        .await;
+        publish(&transport, (start..start + 20).map(|n| keyed("a", n, Some(&format!("k{}", n % KEYS)))).collect())
+            .await;
     }
     eventually("everything is handled", || async { seen.lock().values().map(Vec::len).sum::<usize>() == EVENTS }).await;
     for (source, consumer) in consumers {

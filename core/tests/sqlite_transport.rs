@@ -184,10 +184,14 @@ async fn dead_letters_can_be_looked_at_and_change_nothing() {
     assert_eq!(dead[0].message.headers.text(name::DEAD_REASON), Some("error"));
     let rest = dead.split_off(2);
     let tokens: Vec<_> = dead.iter().map(|d| d.token).collect();
-    let replays: Vec<_> = dead.into_iter().map(|d| (d.token, d.message)).map(|(t, mut m)| {
-        m.headers = with("replayed", "yes");
-        (t, m)
-    }).collect();
+    let replays: Vec<_> = dead
+        .into_iter()
+        .map(|d| (d.token, d.message))
+        .map(|(t, mut m)| {
+            m.headers = with("replayed", "yes");
+            (t, m)
+        })
+        .collect();
     assert!(walk.replay(replays.clone()).await.iter().all(Result::is_ok));
     let again = walk.replay(replays).await;
     assert!(again.iter().all(|r| r.as_ref().is_err_and(|e| e.code() == "STALE_DELIVERY")), "a replay counts once");

@@ -257,33 +257,6 @@ async fn what_waits_behind_a_slow_handler_is_not_in_hand() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspect_that_goes_back_unrun_has_not_crashed() {
-    let transport = MemoryTransport::new();
-    let faults = transport.faults();
-    let broker = Broker::with_transport(Arc::new(transport));
-    let subscriber = broker.subscriber();
-    let deliveries = subscriber.subscription("s").bind("#").max_deliveries(1).deliveries().await.unwrap();
-    let lose = async || {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        faults.cut_all();
-        faults.restore();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
-    publish(&broker, "k", &["1"]).await;
-    // Once, and it is a suspect; twice more, and another time would be its last.
-    lose().await;
-    lose().await;
-    lose().await;
-    deliveries.pause().await.unwrap();
-    deliveries.resume().await.unwrap();
-    lose().await;
-    assert_eq!(broker.subscriptions().await.unwrap()[0].dead, 0);
-    lose().await;
-    lose().await;
-    assert_eq!(broker.subscriptions().await.unwrap()[0].dead, 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn metrics_are_of_now() {
     let transport = MemoryTransport::new();
     let faults = transport.faults();

@@ -4,6 +4,8 @@
 //! Hosts take from the buffer ([`Deliveries`](super::Deliveries)) and settle; the [`settler`](super::settler) carries
 //! settlements out. All state is behind one lock that is never held across an await.
 
+mod isolation;
+
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,13 +16,14 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::isolation::Alone;
 use super::SubscriptionHealth;
 use super::delivery::{Delivery, Parts};
 use super::keys::KeyGate;
 use super::settler::{Completion, Item, Settler};
 use crate::event::{DomainEvent, decode, name};
 use crate::metrics::{Gauged, Gauges, SubscriptionCounters};
-use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, reason, release, triage};
+use crate::settlement::{Effect, Outcome, SettlementPolicy, decide, is_suspect, put_back, reason, triage};
 use crate::transport::{Incoming, OnDead, OnRetry, Settlement, Source, SubscriptionSpec, Transport};
 use crate::{Error, Result};
 
@@ -37,6 +40,8 @@ pub(super) struct Session {
     ready: Notify,
     room: Notify,
     idle: Notify,
+    /// A suspect that ran alone is settled.
+    over: Notify,
 }
 
 #[derive(Default)]
@@ -48,8 +53,8 @@ struct State {
     outstanding: usize,
     /// Of those, in the hands of a host.
     handed: usize,
-    /// A suspect runs: nothing else starts.
-    alone: bool,
+    /// A suspect runs, or is about to: nothing else is fetched or started.
+    alone: Alone,
     paused: bool,
     phase: Phase,
     /// The source has: nothing comes any more.
@@ -68,6 +73,7 @@ pub(super) enum Phase {
 /// A fetched event that nobody has in hand.
 pub(super) struct Waiting {
     parts: Parts,
+    lost_deliveries: u32,
     /// Decided before any handler sees it.
     verdict: Option<(Settlement, Effect)>,
 }
@@ -99,6 +105,7 @@ impl Session {
             ready: Notify::new(),
             room: Notify::new(),
             idle: Notify::new(),
+            over: Notify::new(),
         }
     }
 
@@ -113,13 +120,13 @@ impl Session {
                 tracing::error!(subscription = %self.policy.subscription, %error, "the subscription has ended");
                 state.failure = Some(error);
             }
-            state.take_back()
+            self.take_back(&mut state)
         };
         self.settler.push(back);
         self.ready.notify_waiters();
     }
 
-    async fn fetch(&self) -> Result<()> {
+    async fn fetch(self: &Arc<Self>) -> Result<()> {
         while let Some(room) = self.room().await {
             let batch = self.source.next(room).await?;
             if batch.is_empty() {
@@ -141,7 +148,11 @@ impl Session {
                 }
                 // A quarter at a time, so that a fast host does not make us fetch one by one; any number once nothing waits.
                 let room = prefetch.saturating_sub(state.outstanding);
-                if !state.paused && room > 0 && (room >= prefetch / 4 || state.ready.is_empty()) {
+                if !state.paused
+                    && state.alone == Alone::No
+                    && room > 0
+                    && (room >= prefetch / 4 || state.ready.is_empty())
+                {
                     return Some(room);
                 }
             }
@@ -149,7 +160,7 @@ impl Session {
         }
     }
 
-    fn accept(&self, batch: Vec<Incoming>) {
+    fn accept(self: &Arc<Self>, batch: Vec<Incoming>) {
         self.counters.delivered.fetch_add(batch.len() as u64, Relaxed);
         let since = Instant::now();
         let waiting: Vec<_> = batch.into_iter().map(|incoming| self.examine(incoming, since)).collect();
@@ -167,7 +178,12 @@ impl Session {
             }
         }
         if state.phase != Phase::Open || state.paused {
-            decided.extend(state.take_back());
+            decided.extend(self.take_back(&mut state));
+        }
+        decided.extend(self.isolate(&mut state));
+        if !matches!(state.alone, Alone::No | Alone::Closing | Alone::Clearing | Alone::Ready) {
+            // A poll that was under way when the suspect began.
+            decided.extend(state.waiting_ones().into_iter().map(Waiting::release));
         }
         drop(state);
         self.settler.push(decided);
@@ -195,7 +211,7 @@ impl Session {
         };
         let verdict = verdict.or_else(|| triage(&self.policy, event.headers(), lost_deliveries, now()));
         let key = self.spec.ordered.and_then(|_| message.key.or_else(|| event.shared_key()));
-        Waiting { parts: Parts { event, token, key, since }, verdict }
+        Waiting { parts: Parts { event, token, key, since }, lost_deliveries, verdict }
     }
 
     /// Waits for at least one event and hands over at most `max`; empty once the subscription is closed.
@@ -226,16 +242,20 @@ impl Session {
         if state.ended {
             return Taken::Ended(None);
         }
-        if state.alone || state.paused {
+        if state.paused {
             return Taken::Nothing;
         }
         let mut taken = Vec::new();
-        if state.suspects.is_empty() {
-            let count = state.ready.len().min(max);
-            taken.extend(state.ready.drain(..count));
-        } else if state.handed == 0 {
-            state.alone = true;
-            taken.extend(state.suspects.pop_front());
+        match state.alone {
+            Alone::No => {
+                let count = state.ready.len().min(max);
+                taken.extend(state.ready.drain(..count));
+            }
+            Alone::Ready => {
+                state.alone = Alone::Running;
+                taken.extend(state.suspects.pop_front());
+            }
+            _ => {}
         }
         if taken.is_empty() {
             return Taken::Nothing;
@@ -303,26 +323,28 @@ impl Session {
     /// Takes back what a host has not begun with: to the front, in its order.
     pub(super) fn put_back(&self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
         let mut state = self.state.lock();
-        if state.phase != Phase::Open || state.paused || state.ended {
+        if state.phase != Phase::Open || state.paused || state.ended || state.alone != Alone::No {
             drop(state);
             // Dropping them gives them back to the broker.
             return deliveries.for_each(drop);
         }
         for delivery in deliveries.rev() {
             state.handed = state.handed.saturating_sub(1);
-            state.ready.push_front(Waiting { parts: delivery.into_parts(), verdict: None });
+            state.ready.push_front(Waiting { parts: delivery.into_parts(), lost_deliveries: 0, verdict: None });
         }
     }
 
     /// The settler is done with these deliveries: `true` where the settlement was carried out.
-    pub(super) fn settled(&self, items: &[(Item, bool)]) {
+    pub(super) fn settled(self: &Arc<Self>, items: &[(Item, bool)]) {
         let mut more = Vec::new();
         let mut state = self.state.lock();
         for (item, done) in items {
             state.outstanding = state.outstanding.saturating_sub(1);
             if item.handed {
                 state.handed = state.handed.saturating_sub(1);
-                state.alone = false;
+                if state.alone == Alone::Running {
+                    self.end_isolation(&mut state);
+                }
             }
             if let Some(key) = &item.key {
                 if *done && self.advances(item.effect) {
@@ -334,6 +356,7 @@ impl Session {
                 }
             }
         }
+        more.extend(self.isolate(&mut state));
         let wake = !state.ready.is_empty() || !state.suspects.is_empty();
         let idle = state.handed == 0;
         drop(state);
@@ -365,7 +388,7 @@ impl Session {
         // Oldest first, so everything before the first young one is old.
         let old = state.ready.iter().take_while(|waiting| waiting.parts.since < before).count();
         let old: Vec<_> = state.ready.drain(..old).collect();
-        let items = state.release(old);
+        let items: Vec<_> = state.with_those_behind(old).into_iter().map(Waiting::release).collect();
         drop(state);
         self.settler.push(items);
     }
@@ -374,15 +397,21 @@ impl Session {
         let back = {
             let mut state = self.state.lock();
             state.paused = true;
-            state.take_back()
+            self.take_back(&mut state)
         };
         self.settler.push(back);
         self.source.set_flow(false).await
     }
 
     pub(super) async fn resume(&self) -> Result<()> {
-        self.state.lock().paused = false;
-        self.source.set_flow(true).await?;
+        let alone = {
+            let mut state = self.state.lock();
+            state.paused = false;
+            state.alone != Alone::No
+        };
+        if !alone {
+            self.source.set_flow(true).await?;
+        }
         self.room.notify_one();
         self.ready.notify_one();
         Ok(())
@@ -396,7 +425,7 @@ impl Session {
                 return;
             }
             state.phase = Phase::Draining;
-            state.take_back()
+            self.take_back(&mut state)
         };
         self.settler.push(back);
         self.room.notify_one();
@@ -421,7 +450,10 @@ impl Session {
     pub(super) fn close(&self) {
         // A source that is closed may forget what it went through.
         self.health();
-        self.state.lock().phase = Phase::Closed;
+        let mut state = self.state.lock();
+        state.phase = Phase::Closed;
+        self.end_isolation(&mut state);
+        drop(state);
         self.settler.wake();
     }
 
@@ -443,10 +475,10 @@ impl Session {
         let recoveries = self.recoveries.fetch_max(source.recoveries, Relaxed).max(source.recoveries);
         let state = self.state.lock();
         let waiting = state.waiting();
-        let limited_by = if state.alone || !state.suspects.is_empty() {
-            Some("suspect")
-        } else {
+        let limited_by = if state.alone == Alone::No {
             (state.outstanding >= usize::from(self.spec.prefetch)).then_some("prefetch")
+        } else {
+            Some("suspect")
         };
         let consuming = source.consuming && !state.ended && state.phase == Phase::Open && !state.paused;
         SubscriptionHealth {
@@ -461,6 +493,14 @@ impl Session {
             last_error: state.failure.as_ref().map(ToString::to_string).or(source.last_error),
             limited_by,
         }
+    }
+
+    /// Everything that nobody has in hand, to be released.
+    fn take_back(&self, state: &mut State) -> Vec<Item> {
+        if state.alone != Alone::Running {
+            self.end_isolation(state);
+        }
+        state.waiting_ones().into_iter().map(Waiting::release).collect()
     }
 }
 
@@ -496,23 +536,23 @@ impl State {
         }
     }
 
-    /// Everything that nobody has in hand, to be released.
-    fn take_back(&mut self) -> Vec<Item> {
-        let heads: Vec<_> = self.ready.drain(..).chain(self.suspects.drain(..)).collect();
-        let mut items = self.release(heads);
-        items.extend(self.keys.drain().into_iter().map(Waiting::release));
-        items
+    /// Takes out everything that nobody has in hand.
+    fn waiting_ones(&mut self) -> Vec<Waiting> {
+        let first: Vec<_> = self.ready.drain(..).chain(self.suspects.drain(..)).collect();
+        let mut all = self.with_those_behind(first);
+        all.extend(self.keys.drain());
+        all
     }
 
-    /// Releases events whose turn had come, each with those behind it: their keys are free again.
-    fn release(&mut self, heads: Vec<Waiting>) -> Vec<Item> {
-        let mut items = Vec::with_capacity(heads.len());
-        for head in heads {
-            let behind = head.parts.key.as_ref().map(|key| self.keys.give_up(key)).unwrap_or_default();
-            items.push(head.release());
-            items.extend(behind.into_iter().map(Waiting::release));
+    /// These, whose keys nobody has in hand, with what waits behind them: the keys are free again.
+    fn with_those_behind(&mut self, first: Vec<Waiting>) -> Vec<Waiting> {
+        let mut all = Vec::with_capacity(first.len());
+        for waiting in first {
+            let behind = waiting.parts.key.as_ref().map(|key| self.keys.give_up(key));
+            all.push(waiting);
+            all.extend(behind.into_iter().flatten());
         }
-        items
+        all
     }
 }
 
@@ -523,7 +563,7 @@ impl Waiting {
     }
 
     fn release(mut self) -> Item {
-        let released = release(self.parts.event.headers());
+        let released = put_back(self.parts.event.headers(), self.lost_deliveries);
         self.parts.key = None;
         self.into_item(released)
     }

@@ -263,9 +263,10 @@ pub(super) fn sorted(mut numbers: Vec<u64>) -> Vec<u64> {
     numbers
 }
 
-/// The value of a metric of a subscription.
-pub(super) fn metric(broker: &Broker, name: &str, subscription: Option<&str>) -> f64 {
+/// The value of a metric that counts things. `u64::MAX` if there is no such metric.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are small and whole")]
+pub(super) fn metric(broker: &Broker, name: &str, subscription: Option<&str>) -> u64 {
     let all = broker.metrics();
     let one = all.iter().find(|metric| metric.name == name && metric.subscription.as_deref() == subscription);
-    one.map_or(f64::NAN, |metric| metric.value)
+    one.map_or(u64::MAX, |metric| metric.value as u64)
 }

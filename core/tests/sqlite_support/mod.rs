@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tidings::event::{Headers, Timestamp};
-use tidings::transport::{Incoming, Message, Ordering, Settlement, Source, SubscriptionSpec, Token, Transport, registry};
+use tidings::transport::{
+    Incoming, Message, Ordering, Settlement, Source, SubscriptionSpec, Token, Transport, registry,
+};
 
 /// A folder with a store in it.
 pub struct Folder(TempDir);

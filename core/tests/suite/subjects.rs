@@ -124,6 +124,10 @@ impl Subject for Amqp {
         child(&self.url)
     }
 
+    fn parallel(&self) -> usize {
+        4
+    }
+
     async fn delete_exchange(&self, exchange: &str) {
         let Ok(connection) = lapin::Connection::connect(&self.url, lapin::ConnectionProperties::default()).await else {
             return;

@@ -68,7 +68,12 @@ pub(super) async fn suspects(w: Arc<World>) -> Done {
     same!(dead.event().map_err(ToString::to_string)?.data::<u64>()?, POISON, "the dead letter");
     same!(handled.into_iter().collect::<Vec<_>>(), [0, 1, 2, 4, 5, 6, 7, 8, 9], "the others");
     w.broker.replay(&name).run().await?;
-    let again = victim.next(&w, 1).await?[0];
-    same!((again.number, again.suspect), (POISON, false), "the replayed event");
+    // A crash between writing an event anew and removing the old one leaves two: at least once.
+    let mut again = victim.next(&w, 1).await?[0];
+    while again.number != POISON {
+        victim.ack().await?;
+        again = victim.next(&w, 1).await?[0];
+    }
+    ensure!(!again.suspect, "the replayed event is still a suspect");
     victim.ack().await
 }

@@ -104,7 +104,7 @@ pub(super) async fn concurrency(w: Arc<World>) -> Done {
         seen.wait(done).await?;
     }
     same!(most.load(Ordering::SeqCst), 3, "most handlers at once");
-    w.eventually(|| async { Ok(metric(&w.broker, "tidings_acked_total", Some(&name)) >= 9.0) }).await?;
+    w.eventually(|| async { Ok(metric(&w.broker, "tidings_acked_total", Some(&name)) >= 9) }).await?;
     running.stop().await?;
     Ok(())
 }
@@ -140,15 +140,15 @@ pub(super) async fn middleware(w: Arc<World>) -> Done {
     };
     w.subscribe(&subscriber, &name, "a").handle(handler)?;
     let running = subscriber.start().await?;
-    let counted = |what: &str, n: f64| {
+    let counted = |what: &str, n: u64| {
         let metric = metric(&w.broker, &format!("tidings_{what}_total"), Some(&name));
         async move { Ok(metric >= n) }
     };
     w.publish("a", 1).await?;
-    w.eventually(|| counted("acked", 1.0)).await?;
+    w.eventually(|| counted("acked", 1)).await?;
     same!(*log.lock(), ["outer in", "inner in", "handler inner", "inner out", "outer out"], "the order");
     w.publish("a", 2).await?;
-    w.eventually(|| counted("discarded", 1.0)).await?;
+    w.eventually(|| counted("discarded", 1)).await?;
     w.publish("a", 3).await?;
     same!(w.wait_dead(&name, 1).await?[0].reason(), "replaced", "the reason");
     running.stop().await?;

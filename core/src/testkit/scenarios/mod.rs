@@ -71,6 +71,7 @@ scenarios! {
     "ordered: a key passes its retry" [Ordered, Delay] => order::pass;
     "ordered: one event of a key at a time" [Ordered] => order::one_at_a_time;
     "ordered: release keeps the place" [Ordered] => order::release;
+    "ordered: pause and resume" [Ordered] => order::pause;
     "ordered: order after a crash" [Ordered, Crash] => order::crash;
     "ordered: a dead head parks its key until replay" [Ordered] => parking::replay;
     "ordered: discarding a dead head lets its key go on" [Ordered] => parking::discard;

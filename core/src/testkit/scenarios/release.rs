@@ -66,7 +66,7 @@ pub(super) async fn drain(w: Arc<World>) -> Done {
     ensure!(begun.elapsed() >= w.units(3), "the drain ended after {:?}", begun.elapsed());
     same!(sorted(seen.numbers()), [0, 1], "calls of the handler");
     same!(running.stop().await?, 0, "events released by a second stop");
-    same!(metric(&w.broker, "tidings_acked_total", Some(&name)), 1.0, "acknowledged events");
+    same!(metric(&w.broker, "tidings_acked_total", Some(&name)), 1, "acknowledged events");
     let deliveries = w.open(&name, "a").await?;
     let rest = w.take(&deliveries, 9).await?;
     same!(sorted(numbers(&rest)), (1..10).collect::<Vec<_>>(), "events that come again");

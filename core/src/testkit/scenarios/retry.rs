@@ -45,14 +45,15 @@ pub(super) async fn growing_delays(w: Arc<World>) -> Done {
 /// A long delay holds no shorter one up.
 pub(super) async fn overtaking(w: Arc<World>) -> Done {
     let deliveries = w.subscribe(&w.broker.subscriber(), &w.name("r"), "a").max_retries(5).deliveries().await?;
-    let delays = [8, 3, 6, 1];
+    let delays = [14, 6, 10, 2];
     for n in 0..delays.len() as u64 {
         w.publish("a", n).await?;
     }
     let begun = tokio::time::Instant::now();
-    for (delivery, delay) in w.take(&deliveries, 4).await?.into_iter().zip(delays) {
-        delivery.settle(Outcome::Retry { after: Some(w.units(delay)), message: None }).await?;
-    }
+    let again = |units| Outcome::Retry { after: Some(w.units(units)), message: None };
+    // Settled together, so that the delays begin together.
+    let taken = w.take(&deliveries, 4).await?.into_iter();
+    deliveries.settle(taken.zip(delays).map(|(delivery, delay)| (delivery, again(delay))).collect()).await?;
     for expected in [3u64, 1, 2, 0] {
         same!(w.handle(&deliveries, 1).await?, [expected], "the next event");
         let least = w.units(delays[usize::try_from(expected)?]);
@@ -150,7 +151,7 @@ pub(super) async fn many(w: Arc<World>) -> Done {
     }
     let taken = w.take(&deliveries, 200).await?;
     let unit = w.units(1);
-    let later = |i: usize| Outcome::Retry { after: Some(unit + unit * u32::from(i % 7 == 0)), message: None };
+    let later = |i: usize| Outcome::Retry { after: Some(unit + unit * u32::from(i.is_multiple_of(7))), message: None };
     deliveries.settle(taken.into_iter().enumerate().map(|(i, delivery)| (delivery, later(i))).collect()).await?;
     let again = w.take(&deliveries, 200).await?;
     ensure!(again.iter().all(|delivery| delivery.retries() == 1), "a retry was not counted");

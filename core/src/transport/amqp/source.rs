@@ -19,6 +19,7 @@ use super::publisher::Publisher;
 use super::topology::CANCEL;
 use super::unsettled::{Kept, Unsettled};
 use crate::event::name;
+use crate::settlement::{is_suspect, put_back};
 use crate::transport::{Incoming, Message, QueueType, Settlement, Source, SourceHealth, SubscriptionSpec, Token};
 use crate::{Error, ErrorKind, Result};
 
@@ -120,13 +121,29 @@ impl AmqpSource {
             tracing::debug!(subscription = %self.name, %error, "the consumer ended with its channel");
             return;
         }
-        let mut tags = Vec::new();
+        let (mut tags, mut suspects) = (Vec::new(), Vec::new());
         while let Some(Ok(delivery)) = consumer.next().await {
-            tags.push(delivery.delivery_tag);
-            let (kept, _, _) = self.read(&mut intake.last_key, delivery);
-            link.unsettled.lock().push(tags[tags.len() - 1], kept);
+            let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
+            let (kept, message, count) = self.read(&mut intake.last_key, delivery);
+            link.unsettled.lock().push(tag, kept);
+            if is_suspect(&message.headers) {
+                let uncounted = u32::from(redelivered && self.queue_type == QueueType::Classic);
+                let lost = lost_deliveries(&message, count).saturating_add(uncounted);
+                // A return would count as a crash, and it has not run.
+                let token = Token { id: tag, generation: link.generation };
+                suspects.push((token, put_back(&message.headers, lost).0));
+            } else {
+                tags.push(tag);
+            }
         }
         link.unsettled.lock().release(&link.channel, &tags);
+        if !suspects.is_empty() {
+            for result in super::settle::settle(self, suspects).await {
+                if let Err(error) = result {
+                    tracing::debug!(subscription = %self.name, %error, "a suspect was not written anew");
+                }
+            }
+        }
     }
 
     /// Takes what has arrived, at most `max`; nothing if the consumer ended or fetching was stopped.
@@ -148,8 +165,7 @@ impl AmqpSource {
                     let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
                     let (kept, message, count) = self.read(last_key, delivery);
                     link.unsettled.lock().push(tag, kept);
-                    let counted = || message.headers.int(name::DELIVERIES).and_then(|count| u32::try_from(count).ok());
-                    let lost_deliveries = count.or_else(counted).unwrap_or(0);
+                    let lost_deliveries = lost_deliveries(&message, count);
                     let event =
                         Incoming { token: Token { id: tag, generation: link.generation }, message, lost_deliveries };
                     let uncounted = redelivered && self.queue_type == QueueType::Classic;
@@ -222,10 +238,17 @@ impl AmqpSource {
 
     async fn change(&self, change: impl FnOnce(&mut Control)) {
         self.control.send_modify(change);
+        let flows = || {
+            let control = *self.control.borrow();
+            control.open && !control.stopped
+        };
+        // To go on is `next`'s own affair: it may be waiting for events already, and keeps the lock until one comes.
+        if flows() {
+            return;
+        }
         // A waiting `next` sees the change and lets go.
         let mut intake = self.intake.lock().await;
-        let control = *self.control.borrow();
-        if control.stopped || !control.open {
+        if !flows() {
             self.park(&mut intake).await;
         }
     }
@@ -325,6 +348,12 @@ async fn bound_hold(source: std::sync::Weak<AmqpSource>) {
             source.park(&mut intake).await;
         }
     }
+}
+
+/// The broker's count, else ours.
+fn lost_deliveries(message: &Message, count: Option<u32>) -> u32 {
+    let counted = || message.headers.int(name::DELIVERIES).and_then(|count| u32::try_from(count).ok());
+    count.or_else(counted).unwrap_or(0)
 }
 
 /// The delivery is not ours any more.

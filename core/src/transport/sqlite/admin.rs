@@ -52,7 +52,9 @@ pub(super) fn declare(tx: &mut Tx<'_>, spec: &SubscriptionSpec) -> Step<i64> {
     for key in &spec.binding_keys {
         added += tx
             .conn
-            .prepare_cached("INSERT INTO tidings_binding (subscription, binding_key) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+            .prepare_cached(
+                "INSERT INTO tidings_binding (subscription, binding_key) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            )?
             .execute(params![id, key])?;
     }
     if added > 0 {
@@ -87,8 +89,10 @@ pub(super) fn find(tx: &Tx<'_>, name: &str) -> Step<Option<i64>> {
 
 /// All subscriptions with their depths.
 pub(super) fn list(tx: &Tx<'_>) -> Step<Vec<SubscriptionInfo>> {
-    let mut statement = tx.conn.prepare_cached("SELECT id, name FROM tidings_subscription WHERE name IS NOT NULL ORDER BY name")?;
-    let named: Vec<(i64, String)> = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
+    let mut statement =
+        tx.conn.prepare_cached("SELECT id, name FROM tidings_subscription WHERE name IS NOT NULL ORDER BY name")?;
+    let named: Vec<(i64, String)> =
+        statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
     named
         .into_iter()
         .map(|(id, name)| {

@@ -42,7 +42,9 @@ pub(super) fn claim(tx: &mut Tx<'_>, source: u64, max: usize) -> Step<Vec<Incomi
 /// When the subscription has the next thing to claim.
 pub(super) fn next_ready(conn: &Connection, subscription: i64, keyed: bool) -> Step<Option<i64>> {
     let plain: Option<i64> = conn
-        .prepare_cached("SELECT ready FROM tidings_delivery WHERE subscription = ?1 AND owner = 0 ORDER BY ready LIMIT 1")?
+        .prepare_cached(
+            "SELECT ready FROM tidings_delivery WHERE subscription = ?1 AND owner = 0 ORDER BY ready LIMIT 1",
+        )?
         .query_row([subscription], |r| r.get(0))
         .optional()?;
     let key = if keyed { ordered::next_ready(conn, subscription)? } else { None };
@@ -77,7 +79,8 @@ fn plain(tx: &mut Tx<'_>, source: u64, subscription: i64, owner: i64, max: usize
     Ok(claimed)
 }
 
-const TAKE: &str = "UPDATE tidings_delivery SET owner = ?1 WHERE subscription = ?2 AND owner = 0 AND (ready, event) <= (?3, ?4)";
+const TAKE: &str =
+    "UPDATE tidings_delivery SET owner = ?1 WHERE subscription = ?2 AND owner = 0 AND (ready, event) <= (?3, ?4)";
 
 #[cfg(test)]
 mod tests {
@@ -109,7 +112,10 @@ mod tests {
             "SELECT id FROM tidings_scheduled WHERE due <= ?1 ORDER BY due, id LIMIT ?2",
         ] {
             let plan = plan(&conn, sql);
-            assert!(plan.contains("SEARCH") && !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+            assert!(
+                plan.contains("SEARCH") && !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"),
+                "{sql}\n{plan}"
+            );
         }
         let plan = plan(&conn, TAKE);
         assert!(plan.contains("owner=?") && plan.contains("<"), "{plan}");

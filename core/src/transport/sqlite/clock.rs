@@ -39,7 +39,9 @@ impl Clock {
 
     fn adopt(conn: &Connection, boot: &str, boot_now: i64, wall_now: i64) -> Step<Self> {
         let stored: Option<(String, i64, i64)> = conn
-            .query_row("SELECT boot_id, offset, latest FROM tidings_clock", [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+            .query_row("SELECT boot_id, offset, latest FROM tidings_clock", [], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?))
+            })
             .optional()?;
         let latest = match stored {
             Some((id, offset, _)) if id == boot => return Ok(Self { offset }),
@@ -145,7 +147,9 @@ mod tests {
         .unwrap();
         Clock::adopt(&conn, "b", 0, 2_000).unwrap();
         let free: i64 = conn
-            .query_row("SELECT count(*) FROM tidings_delivery WHERE owner = 0 AND lost = (event = 500)", [], |r| r.get(0))
+            .query_row("SELECT count(*) FROM tidings_delivery WHERE owner = 0 AND lost = (event = 500)", [], |r| {
+                r.get(0)
+            })
             .unwrap();
         assert_eq!(free, 2);
     }

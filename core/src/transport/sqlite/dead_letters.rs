@@ -11,9 +11,9 @@ use super::error::Step;
 use super::events::{self, COLUMNS};
 use super::tx::Tx;
 use super::{admin, headers, ordered};
-use crate::{Error, ErrorKind, Result};
 use crate::event::name;
 use crate::transport::{DeadLetters, Message, StoredDeadLetter, Token};
+use crate::{Error, ErrorKind, Result};
 
 /// Most of one walk's step that are read in one transaction, whatever is asked for.
 const PAGE: usize = 1000;
@@ -141,7 +141,9 @@ fn remove(tx: &Tx<'_>, subscription: i64, id: i64) -> Step<Option<Ended>> {
              CROSS JOIN tidings_event e ON e.id = d.event CROSS JOIN tidings_subscription s ON s.id = d.subscription
              WHERE d.id = ?1 AND d.subscription = ?2",
         )?
-        .query_row([id, subscription], |r| Ok(Ended { event: r.get(0)?, parked: r.get(1)?, key: r.get(2)?, ordered: r.get(3)? }))
+        .query_row([id, subscription], |r| {
+            Ok(Ended { event: r.get(0)?, parked: r.get(1)?, key: r.get(2)?, ordered: r.get(3)? })
+        })
         .optional()?;
     if found.is_some() {
         tx.conn.prepare_cached("DELETE FROM tidings_dead WHERE id = ?1")?.execute([id])?;

@@ -47,9 +47,11 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 /// The typed error for what SQLite said about the file at `path`.
 pub(super) fn typed(path: &Path, error: rusqlite::Error) -> Error {
     let (kind, message, remedy) = match error.sqlite_error_code() {
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            (ErrorKind::StoreReadOnly, "the store cannot be written", "make the file and its folder writable for this user")
-        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => (
+            ErrorKind::StoreReadOnly,
+            "the store cannot be written",
+            "make the file and its folder writable for this user",
+        ),
         Some(ErrorCode::NotADatabase) => {
             (ErrorKind::StoreCorrupt, "the file is not a SQLite database", "name another file, or move this one away")
         }
@@ -58,23 +60,29 @@ pub(super) fn typed(path: &Path, error: rusqlite::Error) -> Error {
             "the store is damaged",
             "stop all its users, keep a copy with its -wal file, and try sqlite3's .recover on it",
         ),
-        Some(ErrorCode::DiskFull) => {
-            (ErrorKind::StoreFull, "the disk is full", "free space; nothing was half-written and the store goes on by itself")
-        }
+        Some(ErrorCode::DiskFull) => (
+            ErrorKind::StoreFull,
+            "the disk is full",
+            "free space; nothing was half-written and the store goes on by itself",
+        ),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => (
             ErrorKind::StoreBusy,
             "another process held the store's lock for longer than the busy time-out",
             "try again, end long transactions on the file, or raise busy_timeout in the URL",
         ),
-        Some(ErrorCode::CannotOpen) => {
-            (ErrorKind::ConnectionFailed, "the store cannot be opened", "check that the path names a file this user can open")
-        }
+        Some(ErrorCode::CannotOpen) => (
+            ErrorKind::ConnectionFailed,
+            "the store cannot be opened",
+            "check that the path names a file this user can open",
+        ),
         Some(ErrorCode::SystemIoFailure) => {
             (ErrorKind::ConnectionFailed, "the disk or file system failed", "check the disk and the system's log")
         }
-        Some(ErrorCode::TooBig) => {
-            (ErrorKind::PayloadTooLarge, "the event is larger than SQLite can hold", "keep large content elsewhere and refer to it")
-        }
+        Some(ErrorCode::TooBig) => (
+            ErrorKind::PayloadTooLarge,
+            "the event is larger than SQLite can hold",
+            "keep large content elsewhere and refer to it",
+        ),
         _ => (ErrorKind::Internal, "SQLite refused a statement of Tidings", "report this with the cause"),
     };
     Error::new(kind, message).field("path", path.display()).remedy(remedy).source(error)

@@ -43,7 +43,9 @@ fn as_json(value: &HeaderValue) -> HeaderValue {
     match value {
         HeaderValue::Float(number) if !number.is_finite() => HeaderValue::from(number.to_string()),
         HeaderValue::List(list) => HeaderValue::List(list.iter().map(as_json).collect()),
-        HeaderValue::Table(table) => HeaderValue::Table(table.iter().map(|(name, value)| (name, as_json(value))).collect()),
+        HeaderValue::Table(table) => {
+            HeaderValue::Table(table.iter().map(|(name, value)| (name, as_json(value))).collect())
+        }
         value => value.clone(),
     }
 }
@@ -72,7 +74,9 @@ mod tests {
     fn what_json_lacks_is_kept_as_text() {
         let mut headers = Headers::new();
         headers.set("x", HeaderValue::List(vec![HeaderValue::Float(f64::NAN)]));
-        let HeaderValue::List(list) = decode(encode(&headers).unwrap().as_deref()).remove("x").unwrap() else { panic!() };
+        let HeaderValue::List(list) = decode(encode(&headers).unwrap().as_deref()).remove("x").unwrap() else {
+            panic!()
+        };
         assert_eq!(list, [HeaderValue::from("NaN")]);
         assert!(decode(Some("{")).is_empty());
     }

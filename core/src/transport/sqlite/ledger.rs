@@ -43,7 +43,12 @@ pub(super) struct SourceState {
 }
 
 impl SourceState {
-    pub(super) fn new(client: u64, spec: Arc<SubscriptionSpec>, subscription: i64, health: Arc<Mutex<SourceHealth>>) -> Self {
+    pub(super) fn new(
+        client: u64,
+        spec: Arc<SubscriptionSpec>,
+        subscription: i64,
+        health: Arc<Mutex<SourceHealth>>,
+    ) -> Self {
         Self {
             client,
             spec,

@@ -27,7 +27,9 @@ pub(super) fn start(options: &Options, id: FileId) -> Result<Arc<Store>> {
     let store = Arc::new(Store::new(options.path.clone(), queue.clone(), watch));
     let writer = Writer::new(conn, clock, queue, options.clone(), id, ended);
     std::thread::Builder::new().name("tidings-sqlite".to_owned()).spawn(move || writer.run()).map_err(|e| {
-        Error::new(ErrorKind::ConnectionFailed, "no thread for the store could be started").remedy("raise the limit of threads").source(e)
+        Error::new(ErrorKind::ConnectionFailed, "no thread for the store could be started")
+            .remedy("raise the limit of threads")
+            .source(e)
     })?;
     Ok(store)
 }
@@ -61,10 +63,13 @@ fn prepare(conn: &Connection, options: &Options) -> Step<Clock> {
     }
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |r| r.get(0))?;
     if !mode.eq_ignore_ascii_case("wal") {
-        return Err(Error::new(ErrorKind::ConnectionFailed, format!("the file system cannot hold a store (journal mode {mode})"))
-            .field("path", options.path.display())
-            .remedy("put the file on a local disk: several processes share memory beside it")
-            .into());
+        return Err(Error::new(
+            ErrorKind::ConnectionFailed,
+            format!("the file system cannot hold a store (journal mode {mode})"),
+        )
+        .field("path", options.path.display())
+        .remedy("put the file on a local disk: several processes share memory beside it")
+        .into());
     }
     synchronous(conn, options)?;
     conn.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8000; PRAGMA journal_size_limit = 67108864;")?;

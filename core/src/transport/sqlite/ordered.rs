@@ -29,7 +29,9 @@ pub(super) fn append(tx: &Tx<'_>, subscription: i64, key: &str, event: i64) -> S
 /// Puts an event into its place; whoever does looks after the row of the key.
 pub(super) fn insert(tx: &Tx<'_>, subscription: i64, key: &str, event: i64, headers: Option<&str>) -> Step<()> {
     tx.conn
-        .prepare_cached("INSERT INTO tidings_ordered (subscription, key, event, due, lost, headers) VALUES (?1, ?2, ?3, 0, 0, ?4)")?
+        .prepare_cached(
+            "INSERT INTO tidings_ordered (subscription, key, event, due, lost, headers) VALUES (?1, ?2, ?3, 0, 0, ?4)",
+        )?
         .execute(params![subscription, key, event, headers])?;
     Ok(())
 }
@@ -53,8 +55,9 @@ pub(super) fn claim(tx: &mut Tx<'_>, source: u64, subscription: i64, owner: i64,
          WHERE o.subscription = ?1 AND o.key = ?2 ORDER BY o.event LIMIT ?3"
     );
     let mut select = tx.conn.prepare_cached(&sql)?;
-    let mut take =
-        tx.conn.prepare_cached("UPDATE tidings_key SET owner = ?3, ready = ?4, upto = ?5 WHERE subscription = ?1 AND key = ?2")?;
+    let mut take = tx.conn.prepare_cached(
+        "UPDATE tidings_key SET owner = ?3, ready = ?4, upto = ?5 WHERE subscription = ?1 AND key = ?2",
+    )?;
     for key in keys {
         let limit = run.min(max - claimed.len());
         if limit == 0 {
@@ -113,7 +116,9 @@ pub(super) fn resume(conn: &Connection, subscription: i64, key: &str, now: i64) 
         .optional()?;
     match head {
         Some(due) => conn
-            .prepare_cached("UPDATE tidings_key SET owner = 0, ready = ?3, upto = 0 WHERE subscription = ?1 AND key = ?2")?
+            .prepare_cached(
+                "UPDATE tidings_key SET owner = 0, ready = ?3, upto = 0 WHERE subscription = ?1 AND key = ?2",
+            )?
             .execute(params![subscription, key, due.max(now)])?,
         None => conn
             .prepare_cached("DELETE FROM tidings_key WHERE subscription = ?1 AND key = ?2")?
@@ -146,7 +151,14 @@ pub(super) fn remove(tx: &Tx<'_>, subscription: i64, key: &str, event: i64) -> S
 }
 
 /// Rewrites an event in its place. `false` if it is not there.
-pub(super) fn rewrite(tx: &Tx<'_>, subscription: i64, key: &str, event: i64, due: i64, headers: Option<&str>) -> Step<bool> {
+pub(super) fn rewrite(
+    tx: &Tx<'_>,
+    subscription: i64,
+    key: &str,
+    event: i64,
+    due: i64,
+    headers: Option<&str>,
+) -> Step<bool> {
     let rewritten = tx
         .conn
         .prepare_cached(

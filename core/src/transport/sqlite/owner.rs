@@ -24,7 +24,9 @@ pub(super) fn ensure(tx: &mut Tx<'_>, source: u64) -> Step<Option<i64>> {
             Ok(Some(owner.id))
         }
         _ => {
-            tx.conn.prepare_cached("INSERT INTO tidings_owner (subscription, until) VALUES (?1, ?2)")?.execute([subscription, until])?;
+            tx.conn
+                .prepare_cached("INSERT INTO tidings_owner (subscription, until) VALUES (?1, ?2)")?
+                .execute([subscription, until])?;
             let id = tx.conn.last_insert_rowid();
             tx.state.ledger.set_owner(source, Some(Owner { id, until }));
             tx.state.lease_end = tx.state.lease_end.min(until);
@@ -80,7 +82,12 @@ pub(super) fn sweep(tx: &mut Tx<'_>) -> Step<()> {
     for (id, subscription) in ended {
         take_over(tx.conn, id, subscription, tx.now)?;
         tx.state.touch(subscription);
-        let ours = tx.state.ledger.iter().find(|(_, source)| source.owner.is_some_and(|owner| owner.id == id)).map(|(source, _)| source);
+        let ours = tx
+            .state
+            .ledger
+            .iter()
+            .find(|(_, source)| source.owner.is_some_and(|owner| owner.id == id))
+            .map(|(source, _)| source);
         if let Some(source) = ours {
             if let Some(state) = tx.state.ledger.get(source).filter(|state| !state.holds_nothing()) {
                 let mut health = state.health.lock();
@@ -90,7 +97,12 @@ pub(super) fn sweep(tx: &mut Tx<'_>) -> Step<()> {
             tx.state.ledger.lose(source);
         }
     }
-    let next: Option<i64> = tx.conn.prepare_cached("SELECT min(until) FROM tidings_owner")?.query_row([], |r| r.get(0)).optional()?.flatten();
+    let next: Option<i64> = tx
+        .conn
+        .prepare_cached("SELECT min(until) FROM tidings_owner")?
+        .query_row([], |r| r.get(0))
+        .optional()?
+        .flatten();
     tx.state.lease_end = next.unwrap_or(NEVER);
     Ok(())
 }
@@ -108,8 +120,10 @@ pub(super) fn end_all(conn: &Connection, now: i64) -> Step<()> {
 }
 
 fn take_over(conn: &Connection, owner: i64, subscription: i64, now: i64) -> Step<()> {
-    conn.prepare_cached("UPDATE tidings_delivery SET owner = 0, lost = lost + 1 WHERE subscription = ?1 AND owner = ?2")?
-        .execute([subscription, owner])?;
+    conn.prepare_cached(
+        "UPDATE tidings_delivery SET owner = 0, lost = lost + 1 WHERE subscription = ?1 AND owner = ?2",
+    )?
+    .execute([subscription, owner])?;
     ordered::take_over(conn, subscription, owner, now)?;
     conn.prepare_cached("DELETE FROM tidings_owner WHERE id = ?1")?.execute([owner])?;
     Ok(())

@@ -35,7 +35,10 @@ pub(super) fn subscriptions(tx: &mut Tx<'_>) -> Step<()> {
         )?
         .execute([subscription, PIECE])?;
     if removed > 0 {
-        tracing::warn!(events = removed, "events of a deleted subscription were removed, those that waited for a retry included");
+        tracing::warn!(
+            events = removed,
+            "events of a deleted subscription were removed, those that waited for a retry included"
+        );
     }
     if removed == 0 && keys == 0 {
         tx.conn.prepare_cached("DELETE FROM tidings_owner WHERE subscription = ?1")?.execute([subscription])?;

@@ -71,7 +71,8 @@ pub(super) fn route_due(tx: &mut Tx<'_>) -> Step<()> {
     if unwanted > 0 {
         tracing::warn!(events = unwanted, "delayed events fell due that no subscription wants; they are gone");
     }
-    let next: Option<i64> = tx.conn.prepare_cached("SELECT min(due) FROM tidings_scheduled")?.query_row([], |r| r.get(0))?;
+    let next: Option<i64> =
+        tx.conn.prepare_cached("SELECT min(due) FROM tidings_scheduled")?.query_row([], |r| r.get(0))?;
     tx.state.scheduled = next.unwrap_or(NEVER);
     Ok(())
 }

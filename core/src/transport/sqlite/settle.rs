@@ -18,10 +18,18 @@ use crate::{Error, ErrorKind, Result};
 pub(super) enum Verdict {
     Ack,
     Release,
-    Retry { delay: i64, headers: Option<String> },
+    Retry {
+        delay: i64,
+        headers: Option<String>,
+    },
     /// `parked` are the headers of the copy, should the key wait for this event.
-    Dead { headers: Option<String>, parked: Option<String> },
-    Suspect { headers: Option<String> },
+    Dead {
+        headers: Option<String>,
+        parked: Option<String>,
+    },
+    Suspect {
+        headers: Option<String>,
+    },
 }
 
 impl Verdict {
@@ -46,7 +54,9 @@ impl Verdict {
         match self {
             Self::Ack | Self::Release => 0,
             Self::Retry { headers, .. } | Self::Suspect { headers } => headers.as_ref().map_or(0, String::len),
-            Self::Dead { headers, parked } => headers.as_ref().map_or(0, String::len) + parked.as_ref().map_or(0, String::len),
+            Self::Dead { headers, parked } => {
+                headers.as_ref().map_or(0, String::len) + parked.as_ref().map_or(0, String::len)
+            }
         }
     }
 }
@@ -83,9 +93,12 @@ pub(super) fn settle(tx: &mut Tx<'_>, source: u64, batch: &[(Token, Verdict)]) -
 }
 
 fn stale(token: Token) -> Error {
-    Error::new(ErrorKind::StaleDelivery, "the delivery is no longer this source's: it was settled, or its lease has ended")
-        .field("token", token.id)
-        .remedy("leave it; an event whose lease ended is delivered again")
+    Error::new(
+        ErrorKind::StaleDelivery,
+        "the delivery is no longer this source's: it was settled, or its lease has ended",
+    )
+    .field("token", token.id)
+    .remedy("leave it; an event whose lease ended is delivered again")
 }
 
 struct Delivery {
@@ -113,7 +126,8 @@ impl Delivery {
     /// `false`: the row is gone, with its subscription.
     fn plain(&self, tx: &mut Tx<'_>, ready: i64, verdict: &Verdict) -> Step<bool> {
         let id = params![self.subscription, self.owner, ready, self.event];
-        let remove = "DELETE FROM tidings_delivery WHERE subscription = ?1 AND owner = ?2 AND ready = ?3 AND event = ?4";
+        let remove =
+            "DELETE FROM tidings_delivery WHERE subscription = ?1 AND owner = ?2 AND ready = ?3 AND event = ?4";
         let found = match verdict {
             Verdict::Ack => {
                 let found = tx.conn.prepare_cached(remove)?.execute(id)?;

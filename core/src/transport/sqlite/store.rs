@@ -135,5 +135,6 @@ pub(super) fn closed() -> Error {
 }
 
 fn lost() -> Error {
-    Error::new(ErrorKind::ConnectionFailed, "the store's writer ended while it had this request").remedy("connect again")
+    Error::new(ErrorKind::ConnectionFailed, "the store's writer ended while it had this request")
+        .remedy("connect again")
 }

@@ -73,9 +73,11 @@ impl Tx<'_> {
     pub(super) fn reload(&mut self) -> Step<()> {
         let newest: Option<i64> = self.conn.prepare_cached("SELECT max(ifnull((SELECT max(id) FROM tidings_event), 0), ifnull((SELECT max(id) FROM tidings_scheduled), 0))")?.query_row([], |r| r.get(0))?;
         self.state.last_id = self.state.last_id.max(newest.unwrap_or(0));
-        let end: Option<i64> = self.conn.prepare_cached("SELECT min(until) FROM tidings_owner")?.query_row([], |r| r.get(0))?;
+        let end: Option<i64> =
+            self.conn.prepare_cached("SELECT min(until) FROM tidings_owner")?.query_row([], |r| r.get(0))?;
         self.state.lease_end = end.unwrap_or(NEVER);
-        let due: Option<i64> = self.conn.prepare_cached("SELECT min(due) FROM tidings_scheduled")?.query_row([], |r| r.get(0))?;
+        let due: Option<i64> =
+            self.conn.prepare_cached("SELECT min(due) FROM tidings_scheduled")?.query_row([], |r| r.get(0))?;
         self.state.scheduled = due.unwrap_or(NEVER);
         Bindings::reload(self)
     }

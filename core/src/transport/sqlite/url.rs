@@ -36,11 +36,14 @@ impl Options {
         let refuse = |message: &str, remedy: &str| {
             Error::new(ErrorKind::InvalidUrl, message).field("url", redact(url)).remedy(remedy)
         };
-        let rest = url.strip_prefix("sqlite:").ok_or_else(|| refuse("the URL's scheme is not sqlite", "use sqlite:path.db"))?;
+        let rest = url
+            .strip_prefix("sqlite:")
+            .ok_or_else(|| refuse("the URL's scheme is not sqlite", "use sqlite:path.db"))?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = path.strip_prefix("//").unwrap_or(path);
-        let path = percent_decoded(path)
-            .ok_or_else(|| refuse("the path has a % that is not followed by the two digits of a byte", "write a % as %25"))?;
+        let path = percent_decoded(path).ok_or_else(|| {
+            refuse("the path has a % that is not followed by the two digits of a byte", "write a % as %25")
+        })?;
         if path.is_empty() {
             return Err(refuse("the path of the file is empty", "use sqlite:path.db or sqlite:///absolute/path.db"));
         }
@@ -50,7 +53,8 @@ impl Options {
         if path.contains('\0') {
             return Err(refuse("the path has a NUL in it", "use a path that the file system can hold"));
         }
-        let path = std::path::absolute(path).map_err(|e| refuse("the path cannot be made absolute", "use an absolute path").source(e))?;
+        let path = std::path::absolute(path)
+            .map_err(|e| refuse("the path cannot be made absolute", "use an absolute path").source(e))?;
         let mut options =
             Self { path, synchronous: Synchronous::Full, busy_timeout: BUSY_TIMEOUT, retention: Duration::ZERO };
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -67,11 +71,21 @@ impl Options {
                     options.synchronous = match &*value.to_ascii_lowercase() {
                         "full" => Synchronous::Full,
                         "normal" => Synchronous::Normal,
-                        _ => return Err(refuse("the parameter synchronous is neither full nor normal", "use synchronous=full")),
+                        _ => {
+                            return Err(refuse(
+                                "the parameter synchronous is neither full nor normal",
+                                "use synchronous=full",
+                            ));
+                        }
                     }
                 }
-                "busy_timeout" => options.busy_timeout = Duration::from_millis(number("give it in milliseconds: busy_timeout=5000")?.into()),
-                "retention" => options.retention = Duration::from_secs(number("give it in seconds: retention=86400")?.into()),
+                "busy_timeout" => {
+                    options.busy_timeout =
+                        Duration::from_millis(number("give it in milliseconds: busy_timeout=5000")?.into())
+                }
+                "retention" => {
+                    options.retention = Duration::from_secs(number("give it in seconds: retention=86400")?.into())
+                }
                 _ => {
                     return Err(refuse(
                         &format!("the URL has the unknown parameter {name}"),

@@ -90,7 +90,8 @@ impl Waiting {
     pub(super) fn peek(&mut self, conn: &Connection, state: &State) -> Step<()> {
         for next in &mut self.0 {
             if let Some(source) = state.ledger.get(next.source) {
-                next.due = claim::next_ready(conn, source.subscription, source.spec.ordered.is_some())?.unwrap_or(NEVER);
+                next.due =
+                    claim::next_ready(conn, source.subscription, source.spec.ordered.is_some())?.unwrap_or(NEVER);
             }
         }
         Ok(())

@@ -262,10 +262,13 @@ impl Writer {
     fn begin(&mut self) -> Step<()> {
         // A file that was moved or replaced under us would take events that nobody finds.
         if !FileId::of(&self.path).is_ok_and(|id| id == self.id) {
-            return Err(Error::new(ErrorKind::ConnectionFailed, "the file of the store was moved, replaced or deleted while it was open")
-                .field("path", self.path.display())
-                .remedy("put it back, or close the store and connect again")
-                .into());
+            return Err(Error::new(
+                ErrorKind::ConnectionFailed,
+                "the file of the store was moved, replaced or deleted while it was open",
+            )
+            .field("path", self.path.display())
+            .remedy("put it back, or close the store and connect again")
+            .into());
         }
         let deadline = Instant::now() + self.state.options.busy_timeout;
         let mut longest = 200;
@@ -321,7 +324,8 @@ impl Writer {
         }
         for (source, claimed) in served.into_iter().filter_map(Served::answer) {
             let back: Vec<_> = claimed.into_iter().map(|incoming| (incoming.token, Verdict::Release)).collect();
-            let release = Call::new(move |tx: &mut Tx<'_>| settle::settle(tx, source, &back).map(drop), None, None, None);
+            let release =
+                Call::new(move |tx: &mut Tx<'_>| settle::settle(tx, source, &back).map(drop), None, None, None);
             // A queue that is shut has released everything before, with the source.
             self.queue.push(Request::Work(Box::new(release)));
         }
@@ -359,7 +363,9 @@ impl Writer {
     /// Waits a moment for readers, then writes the log into the file and empties it.
     fn cut_log(&self) {
         let cut = self.conn.busy_timeout(Duration::from_millis(100)).and_then(|()| {
-            self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).and(self.conn.busy_timeout(Duration::ZERO))
+            self.conn
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                .and(self.conn.busy_timeout(Duration::ZERO))
         });
         if let Err(error) = cut {
             tracing::debug!(%error, "the write-ahead log could not be cut");
