@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pika
+import pika.exceptions
 from domain_event_broker import DomainEvent, Subscriber
 
 Handler = Callable[[DomainEvent], None]

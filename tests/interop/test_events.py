@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from domain_event_broker import DomainEvent, publish_domain_event
@@ -29,7 +30,7 @@ def test_it_publishes_and_we_consume(broker: Broker, name: str, client: TidingsC
 
 @pytest.mark.parametrize("data", DATA)
 def test_we_publish_and_it_consumes(broker: Broker, name: str, client: TidingsClient, data: dict[str, object]) -> None:
-    event = {
+    event: dict[str, Any] = {
         "routing_key": f"{name}.registered",
         "data": data,
         "domain_object_id": "object-2",

@@ -34,7 +34,7 @@ def test_both_consume_one_queue(
         if first == "peer":
             ours()
         client.ask("publish", count=COUNT, prefix=f"{name}-", routing_key=f"{name}.happened", in_flight=COUNT)
-        ids = set()
+        ids: set[str] = set()
         theirs = mine = 0
         while len(ids) < COUNT:
             with suppress(Empty):

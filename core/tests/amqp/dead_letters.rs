@@ -60,6 +60,35 @@ async fn a_hundred_looks_change_nothing() {
     }
 }
 
+/// A quorum queue's channel holds back acks beyond 32 that are under way, and forgets them when it closes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_removed_is_gone_however_much_it_is() {
+    let Some(bench) = Bench::new("removal").await else { return };
+    let source = bench.subscribe().await;
+    for every in [1, 2] {
+        bury(&bench, &source, 400).await;
+        let mut walk = bench.transport.dead_letters(&bench.name).await.unwrap();
+        let mut tokens = Vec::new();
+        while tokens.len() < 400 {
+            tokens.extend(walk.next(400).await.unwrap().into_iter().map(|letter| letter.token));
+        }
+        assert_eq!(tokens.len(), 400);
+        let removed = tokens.into_iter().step_by(every).collect();
+        assert!(walk.discard(removed).await.into_iter().all(|result| result.is_ok()));
+        walk.close().await.unwrap();
+        let mut walk = bench.transport.dead_letters(&bench.name).await.unwrap();
+        let depth = walk.depth();
+        assert_eq!(depth, 400 - 400 / every as u64, "every {every}");
+        let mut rest = Vec::new();
+        while (rest.len() as u64) < depth {
+            rest.extend(walk.next(400).await.unwrap().into_iter().map(|letter| letter.token));
+        }
+        walk.discard(rest).await;
+        walk.close().await.unwrap();
+    }
+    bench.done().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn replayed_and_discarded_ones_go_and_the_rest_stays() {
     let Some(bench) = Bench::new("replay").await else { return };

@@ -19,7 +19,7 @@ pub(crate) struct Evidence {
     /// Dead letters of the notifier.
     pub(crate) notices_given_up: usize,
     /// Dead letters of the aircraft log before the replay, by reason.
-    pub(crate) dead: BTreeMap<String, usize>,
+    pub(crate) dead: BTreeMap<String, Dead>,
     pub(crate) dry_run: usize,
     pub(crate) replayed: usize,
     /// Retries that came before their delay was over.
@@ -28,6 +28,15 @@ pub(crate) struct Evidence {
     pub(crate) left: usize,
     /// The broker keeps the order per key.
     pub(crate) ordered: bool,
+}
+
+/// Events that were given up on for one reason.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Dead {
+    /// What one of them says.
+    pub(crate) example: String,
+    /// A crash in the wrong moment leaves an event twice; it is still one event.
+    pub(crate) ids: HashSet<String>,
 }
 
 /// What came out of the comparison.
@@ -52,8 +61,12 @@ pub(crate) fn audit(day: &Day, evidence: &Evidence) -> Findings {
         let logged = log.iter().filter(|entry| entry.routing_key == kind).count();
         table.row(&label, day.count(|event| event.routing_key == kind), logged);
     }
-    table.row("dead letters, all of them", day.count(Happening::has_no_tail), evidence.dead.values().sum());
-    let because = evidence.dead.get(NO_TAIL).copied().unwrap_or(0);
+    table.row(
+        "dead letters, all of them",
+        day.count(Happening::has_no_tail),
+        evidence.dead.values().map(|dead| dead.ids.len()).sum(),
+    );
+    let because = evidence.dead.get(NO_TAIL).map_or(0, |dead| dead.ids.len());
     table.row(&format!("… because: {NO_TAIL}"), day.count(Happening::has_no_tail), because);
     table.row("… that a dry run of the replay found", day.count(Happening::has_no_tail), evidence.dry_run);
     table.row("… replayed after the fix", day.count(Happening::has_no_tail), evidence.replayed);
@@ -147,6 +160,11 @@ mod tests {
     use super::*;
     use crate::flights::the_day;
 
+    fn dead(reason: &str) -> BTreeMap<String, Dead> {
+        let ids = (0..322).map(|n: usize| n.to_string()).collect();
+        BTreeMap::from([(reason.to_owned(), Dead { example: String::new(), ids })])
+    }
+
     fn perfect(day: &Day) -> Evidence {
         let entry = |event: &Happening| Entry {
             id: format!("{} {}", event.routing_key, event.flight.number),
@@ -160,7 +178,7 @@ mod tests {
             wanted: 2318,
             log: day.events.iter().map(entry).collect(),
             notices: day.events.iter().filter(|event| event.is_news()).map(entry).collect(),
-            dead: BTreeMap::from([(NO_TAIL.to_owned(), 322)]),
+            dead: dead(NO_TAIL),
             dry_run: 322,
             replayed: 322,
             ordered: true,
@@ -192,7 +210,7 @@ mod tests {
             ("a notice less", |e| drop(e.notices.pop())),
             ("a notice twice", |e| e.notices.push(e.notices[0].clone())),
             ("the wrong notice", |e| e.notices[0].flight = "XX 1".into()),
-            ("another reason", |e| e.dead = BTreeMap::from([("error".to_owned(), 322)])),
+            ("another reason", |e| e.dead = dead("error")),
             ("an early retry", |e| e.early = 1),
             ("something left", |e| e.left = 1),
             ("the wrong order", |e| e.log.reverse()),

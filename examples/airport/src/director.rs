@@ -1,10 +1,12 @@
 //! The director: sets the scene, breaks and repairs things while the services work, and checks the books at the end.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tidings::transport::{Ordered, registry};
-use tidings::{BoxError, Broker, DeadLetterFilter};
+use tidings::{BoxError, Broker, DeadLetterFilter, DeadLettered, Replay, ReplayAction, ReplayReport};
 
 use crate::audit::{Evidence, audit, repetitions};
 use crate::flights::{Day, Happening};
@@ -41,7 +43,7 @@ pub(crate) async fn run(data: &Path) -> Result<bool, BoxError> {
 
     let played = tokio::select! {
         played = play.acts() => played,
-        interrupted = tokio::signal::ctrl_c() => Err(interrupted.map_or_else(Into::into, |()| Interrupted.into())),
+        () = asked_to_end() => Err(Interrupted.into()),
     };
     play.stage.clear().await;
     let same = match played {
@@ -54,6 +56,19 @@ pub(crate) async fn run(data: &Path) -> Result<bool, BoxError> {
     };
     let tidied = play.tidy(dir).await;
     same.and_then(|same| tidied.map(|()| same))
+}
+
+/// Waits for Ctrl-C, or for the polite end that `kill` and `timeout` ask for.
+async fn asked_to_end() {
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        return;
+    }
+    let _interrupted = tokio::signal::ctrl_c().await;
 }
 
 /// Ctrl-C.
@@ -134,26 +149,52 @@ impl Play {
 
     async fn the_log_is_fixed(&mut self) -> Result<(), BoxError> {
         let log = self.subscription(aircraft_log::NAME);
-        let dead = self.broker.dead_letters(&log, &DeadLetterFilter::new(), usize::MAX).await?;
-        for letter in &dead {
-            *self.evidence.dead.entry(letter.reason().to_owned()).or_default() += 1;
+        for letter in self.broker.dead_letters(&log, &DeadLetterFilter::new(), usize::MAX).await? {
+            let dead = self.evidence.dead.entry(letter.reason().to_owned()).or_default();
+            letter.error().unwrap_or("no details").clone_into(&mut dead.example);
+            dead.ids.insert(letter.id().to_owned());
         }
-        for (reason, n) in self.evidence.dead.clone() {
-            let example = dead.iter().find(|letter| letter.reason() == reason).and_then(|letter| letter.error());
-            self.say(&format!("{n} dead letters, reason {reason:?} (such as: {})", example.unwrap_or("no details")));
+        for (reason, dead) in self.evidence.dead.clone() {
+            self.say(&format!("{} dead letters, reason {reason:?} (such as: {})", dead.ids.len(), dead.example));
         }
-        let no_tail = || DeadLetterFilter::new().reason(aircraft_log::NO_TAIL);
-        let report = self.broker.replay(&log).filter(no_tail()).dry_run().run().await?;
-        self.say(&format!("replay, dry run: {} would go back, {} would stay", report.replayed, report.left));
-        self.evidence.dry_run = usize::try_from(report.replayed)?;
+        let (report, ids) = self.replay(&log, Replay::dry_run).await?;
+        self.say(&format!("replay, dry run: {} would go back, {} would be removed", report.replayed, report.discarded));
+        self.evidence.dry_run = ids.len();
 
         self.stage.start(aircraft_log::NAME, &["--fixed"]).await?;
-        let report = self.broker.replay(&log).filter(no_tail()).run().await?;
+        let (report, ids) = self.replay(&log, |replay| replay).await?;
         self.say(&format!("replay: {} went back, {} dead letters remain", report.replayed, report.remaining));
-        self.evidence.replayed = usize::try_from(report.replayed)?;
+        self.evidence.replayed = ids.len();
         let events = self.day.events.len();
         self.stage.until("the replayed events are logged", |counts| counts.get("logged") == Some(&events)).await?;
+        self.nothing_is_left().await?;
         self.stage.stop(aircraft_log::NAME).await
+    }
+
+    /// Each event that has no tail number goes back once. A kill between "the dead letter is written" and "the event is
+    /// acknowledged" leaves it twice on brokers without transactions; the copy is removed.
+    async fn replay(&self, log: &str, how: fn(Replay) -> Replay) -> Result<(ReplayReport, HashSet<String>), BoxError> {
+        let mut ids = HashSet::new();
+        let replay = self.broker.replay(log).filter(DeadLetterFilter::new().reason(aircraft_log::NO_TAIL));
+        let once = |letter: &DeadLettered| {
+            if ids.insert(letter.id().to_owned()) { ReplayAction::Retry } else { ReplayAction::Discard }
+        };
+        let report = how(replay).decide(once).await?;
+        Ok((report, ids))
+    }
+
+    /// Waits until the subscriptions are empty: what a killed process had in hand comes again when its lease is over.
+    /// Brokers do not announce this, so they are asked.
+    async fn nothing_is_left(&self) -> Result<(), BoxError> {
+        let mut ask = tokio::time::interval(Duration::from_millis(50));
+        let empty = async {
+            while self.left_over().await? > 0 {
+                ask.tick().await;
+            }
+            Ok(())
+        };
+        // What is left after this time is shown in the table.
+        tokio::time::timeout(Duration::from_secs(10), empty).await.unwrap_or(Ok(()))
     }
 
     /// Events of flights that name their aircraft.

@@ -50,7 +50,7 @@ fn a_broker_that_cannot_be_used_is_explained() {
     }
 }
 
-/// Ctrl-C, and the hard end of the director: no service outlives it.
+/// Ctrl-C, a polite and the hard end of the director: no service outlives it.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_service_outlives_the_director() {
@@ -59,7 +59,7 @@ fn no_service_outlives_the_director() {
 
     // What a killed director could not remove.
     let temp = tempfile::tempdir().unwrap();
-    for (signal, code) in [("-INT", Some(130)), ("-KILL", None)] {
+    for (signal, code) in [("-INT", Some(130)), ("-TERM", Some(130)), ("-KILL", None)] {
         let mut director =
             airport(None).env("TMPDIR", temp.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let pid = director.id().to_string();

@@ -14,7 +14,7 @@ use crate::event::{ROUTING_KEY, by_hand};
 use crate::measure::BoxError;
 
 /// Exchange of the benchmarks, for nobody else's events.
-pub(crate) const EXCHANGE: &str = "tidings-bench";
+pub(crate) const EXCHANGE: &str = "bench-events";
 /// Publishes in flight.
 pub(crate) const WINDOW: usize = 1000;
 
@@ -97,8 +97,24 @@ impl ByHand {
     /// Builds, encodes and writes event `n`.
     pub(crate) async fn send(&self, n: usize) -> Result<PublisherConfirm, BoxError> {
         let (_, _, body) = by_hand(n)?;
-        let properties = BasicProperties::default().with_delivery_mode(2);
-        let options = BasicPublishOptions::default();
+        self.write(body, BasicProperties::default().with_delivery_mode(2), false).await
+    }
+
+    /// Like [`send`](Self::send), with what Tidings promises on top: id and type as properties, and `mandatory`, so that
+    /// the broker says whether anybody wanted the event.
+    pub(crate) async fn send_mandatory(&self, n: usize) -> Result<PublisherConfirm, BoxError> {
+        let (id, _, body) = by_hand(n)?;
+        let properties = BasicProperties::default().with_delivery_mode(2).with_message_id(id.into());
+        self.write(body, properties.with_content_type("application/json".into()), true).await
+    }
+
+    async fn write(
+        &self,
+        body: Vec<u8>,
+        properties: BasicProperties,
+        mandatory: bool,
+    ) -> Result<PublisherConfirm, BoxError> {
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         Ok(self.channel.basic_publish(EXCHANGE.into(), ROUTING_KEY.into(), options, &body, properties).await?)
     }
 

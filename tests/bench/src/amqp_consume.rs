@@ -34,7 +34,12 @@ struct Setting<'a> {
 }
 
 /// Measures.
-pub(crate) async fn run(options: &Options, results: &mut Results, server: &Server, classic: bool) -> Result<(), BoxError> {
+pub(crate) async fn run(
+    options: &Options,
+    results: &mut Results,
+    server: &Server,
+    classic: bool,
+) -> Result<(), BoxError> {
     let kind = if classic { "classic" } else { "quorum" };
     let loader = ByHand::confirming(&server.url).await?;
     let queue = format!("bench-consume-{}", std::process::id());
@@ -54,13 +59,13 @@ async fn compare(options: &Options, results: &mut Results, setting: &Setting<'_>
         Contender::new("lapin, ack-multiple/100", false, || by_hand(setting, MULTIPLE)),
     ];
     alternate(options.rounds, &mut contenders).await?;
-    results.compare(&format!("{work}, acks multiple"), &contenders, 0.95);
+    results.compare(&format!("{work}, acks multiple"), &contenders, Some(0.95));
     let mut contenders = [
         Contender::new("tidings, 64 handlers", true, || ours(setting, HANDLERS)),
         Contender::new("lapin, ack each, pipelined", false, || by_hand(setting, 1)),
     ];
     alternate(options.rounds, &mut contenders).await?;
-    results.compare(&format!("{work}, single acks"), &contenders, 0.95);
+    results.compare(&format!("{work}, single acks"), &contenders, Some(0.95));
     Ok(())
 }
 
@@ -120,7 +125,8 @@ async fn by_hand(s: &Setting<'_>, multiple: usize) -> Result<Sample, BoxError> {
     by_hand.channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
     let watch = Watch::start(s.server.pid.as_deref());
-    let mut consumer = by_hand.channel.basic_consume(s.queue.as_str().into(), "bench".into(), options, FieldTable::default()).await?;
+    let mut consumer =
+        by_hand.channel.basic_consume(s.queue.as_str().into(), "bench".into(), options, FieldTable::default()).await?;
     let mut watch = Some(watch);
     let mut running = None;
     for n in 1..=s.events {

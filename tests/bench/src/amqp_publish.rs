@@ -20,14 +20,19 @@ struct Setting<'a> {
 }
 
 /// Measures.
-pub(crate) async fn run(options: &Options, results: &mut Results, server: &Server, classic: bool) -> Result<(), BoxError> {
+pub(crate) async fn run(
+    options: &Options,
+    results: &mut Results,
+    server: &Server,
+    classic: bool,
+) -> Result<(), BoxError> {
     let kind = if classic { "classic" } else { "quorum" };
     let admin = ByHand::connect(&server.url).await?;
     let queue = format!("bench-publish-{}", std::process::id());
     admin.declare(&queue, classic).await?;
     let events = options.events(if classic { 20_000.0 } else { 30_000.0 });
     let setting = Setting { server, queue, events, admin };
-    compare(options, results, &setting, &format!("{} publish {kind}, confirmed, 1000 in flight", server.name)).await?;
+    compare(options, results, &setting, &format!("{} publish {kind}, 1000 in flight", server.name)).await?;
     setting.admin.remove(&setting.queue).await?;
     setting.admin.close().await
 }
@@ -37,11 +42,12 @@ async fn compare(options: &Options, results: &mut Results, setting: &Setting<'_>
         Contender::new("tidings, publish × 1000", true, || ours(setting)),
         Contender::new("tidings, publish_batch of 100 × 10", true, || ours_in_batches(setting)),
         Contender::new("lapin, 1000 concurrent", false, || concurrent(setting)),
+        Contender::new("lapin, 1000 concurrent, mandatory", false, || mandatory(setting)),
         Contender::new("lapin, sliding window", false, || sliding(setting)),
         Contender::new("lapin, batches of 1000", false, || batches(setting)),
     ];
     alternate(options.rounds, &mut contenders).await?;
-    results.compare(work, &contenders, 0.95);
+    results.compare(work, &contenders, Some(0.95));
     Ok(())
 }
 
@@ -80,7 +86,7 @@ async fn ours_in_batches(s: &Setting<'_>) -> Result<Sample, BoxError> {
             let publisher = &publisher;
             async move {
                 let events = (i * BATCH..(i + 1) * BATCH).map(event::ours).collect::<Result<Vec<_>, _>>()?;
-                publisher.publish_batch(events).await.into_iter().map(|result| result.map(drop)).collect::<tidings::Result<()>>()
+                publisher.publish_batch(events).await.into_iter().try_for_each(|result| result.map(drop))
             }
         })
         .buffer_unordered(WINDOW / BATCH)
@@ -100,6 +106,24 @@ async fn concurrent(s: &Setting<'_>) -> Result<Sample, BoxError> {
         .map(|n| {
             let by_hand = &by_hand;
             async move { confirmed(by_hand.send(n).await?).await }
+        })
+        .buffer_unordered(WINDOW)
+        .try_for_each(|()| async { Ok(()) })
+        .await?;
+    let sample = watch.stop(s.events);
+    by_hand.close().await?;
+    Ok(sample)
+}
+
+async fn mandatory(s: &Setting<'_>) -> Result<Sample, BoxError> {
+    s.admin.purge(&s.queue).await?;
+    let by_hand = ByHand::confirming(&s.server.url).await?;
+    by_hand.publish(1).await?;
+    let watch = s.watch();
+    stream::iter(0..s.events)
+        .map(|n| {
+            let by_hand = &by_hand;
+            async move { confirmed(by_hand.send_mandatory(n).await?).await }
         })
         .buffer_unordered(WINDOW)
         .try_for_each(|()| async { Ok(()) })

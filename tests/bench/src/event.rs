@@ -26,7 +26,12 @@ pub(crate) struct Payload {
 impl Payload {
     /// Number `n`, made now.
     pub(crate) fn new(n: usize) -> Self {
-        Self { user_id: n as u64, name: format!("User Number {n}"), email: format!("user-{n}@example.com"), made: now() }
+        Self {
+            user_id: n as u64,
+            name: format!("User Number {n}"),
+            email: format!("user-{n}@example.com"),
+            made: now(),
+        }
     }
 }
 

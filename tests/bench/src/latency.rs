@@ -127,7 +127,8 @@ async fn by_hand(url: &str, count: usize) -> Result<Vec<f64>, BoxError> {
     publishing.declare(&queue, false).await?;
     let options = BasicConsumeOptions::default();
     consuming.channel.basic_qos(1000, lapin::options::BasicQosOptions::default()).await?;
-    let mut consumer = consuming.channel.basic_consume(queue.as_str().into(), "bench".into(), options, FieldTable::default()).await?;
+    let mut consumer =
+        consuming.channel.basic_consume(queue.as_str().into(), "bench".into(), options, FieldTable::default()).await?;
     let (sender, receiver) = unbounded_channel();
     let handling = tokio::spawn(async move {
         while let Some(Ok(delivery)) = consumer.next().await {
@@ -151,9 +152,10 @@ async fn by_hand(url: &str, count: usize) -> Result<Vec<f64>, BoxError> {
     }
     let late = collect(receiver, count, None).await?;
     handling.abort();
+    // First the consumer: lapin breaks a connection whose dropped consumer the server cancels.
+    consuming.close().await?;
     publishing.remove(&queue).await?;
     publishing.close().await?;
-    consuming.close().await?;
     Ok(late)
 }
 

@@ -38,11 +38,13 @@ fn main() -> ExitCode {
     let outcome = run(&options, &mut results);
     results.print();
     let written = results.write(&options.output);
-    for error in [outcome.err(), written.err()].into_iter().flatten() {
-        eprintln!("bench: {error}");
-        return ExitCode::FAILURE;
+    match outcome.and(written) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::SUCCESS
 }
 
 fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {

@@ -103,7 +103,8 @@ impl Spread {
         let mut figures: Vec<f64> = figures.collect();
         figures.sort_by(f64::total_cmp);
         let (Some(&min), Some(&max)) = (figures.first(), figures.last()) else { return Self::default() };
-        Self { median: percentile(&figures, 0.5), min, max }
+        let (low, high) = (figures[(figures.len() - 1) / 2], figures[figures.len() / 2]);
+        Self { median: f64::midpoint(low, high), min, max }
     }
 }
 

@@ -62,7 +62,10 @@ impl Options {
 
 fn default_output() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| "target".into(), |rig| PathBuf::from(rig).join("../../target")),
+        || {
+            std::env::var_os("CARGO_MANIFEST_DIR")
+                .map_or_else(|| "target".into(), |rig| PathBuf::from(rig).join("../../target"))
+        },
         PathBuf::from,
     );
     target.join("bench/results.json")

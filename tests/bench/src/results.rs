@@ -26,8 +26,8 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// Compares the contender that is ours with the best of the others, by rate. The target is a ratio.
-    pub(crate) fn compare(&mut self, work: &str, contenders: &[Contender<'_>], target: f64) {
+    /// Compares the contender that is ours with the best of the others, by rate. The target, if there is one, is a ratio.
+    pub(crate) fn compare(&mut self, work: &str, contenders: &[Contender<'_>], target: Option<f64>) {
         println!("\n{work}");
         for contender in contenders {
             print_rates(contender);
@@ -45,8 +45,8 @@ impl Results {
             peer: Some(peer),
             peer_name: Some(peer_name.to_owned()),
             ratio: Some(ratio),
-            target: Some(target),
-            met: Some(ratio >= target),
+            target,
+            met: target.map(|target| ratio >= target),
         });
     }
 
@@ -86,14 +86,14 @@ impl Results {
 
     /// Prints one line per work, unmet targets flagged.
     pub(crate) fn print(&self) {
-        println!("\n{:<46} {:>12} {:>12}  {:<34} {:>6} {:>7}", "work", "ours", "best peer", "peer", "ratio", "target");
+        println!("\n{:<54} {:>12} {:>12}  {:<34} {:>6} {:>7}", "work", "ours", "best peer", "peer", "ratio", "target");
         for r in &self.records {
             let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.1}"));
             let ratio = r.ratio.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
             let target = r.target.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
             let flag = if r.met == Some(false) { "  NOT MET" } else { "" };
             println!(
-                "{:<46} {:>12} {:>12}  {:<34} {ratio:>6} {target:>7}{flag}",
+                "{:<54} {:>12} {:>12}  {:<34} {ratio:>6} {target:>7}{flag}",
                 format!("{} [{}]", r.work, r.unit),
                 figure(Some(r.ours)),
                 figure(r.peer),

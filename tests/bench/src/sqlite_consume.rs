@@ -25,7 +25,7 @@ pub(crate) async fn run(options: &Options, results: &mut Results) -> Result<(), 
             Contender::new("rusqlite, claim and delete 100", false, || peer(synchronous, events)),
         ];
         alternate(options.rounds, &mut contenders).await?;
-        results.compare(&format!("sqlite consume, {synchronous}"), &contenders, 1.0);
+        results.compare(&format!("sqlite consume, {synchronous}"), &contenders, None);
     }
     Ok(())
 }
@@ -36,16 +36,18 @@ async fn ours(synchronous: &str, events: usize) -> Result<Sample, BoxError> {
     let (count, last) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let done = last.clone();
     let subscriber = broker.subscriber();
-    subscriber.subscription("bench").exchange(EXCHANGE).bind("#").prefetch(1000).handle(move |event: DomainEvent| {
-        let (count, done) = (count.clone(), done.clone());
-        async move {
-            std::hint::black_box(event.data::<Payload>()?.user_id);
-            if count.fetch_add(1, Relaxed) + 1 == events {
-                done.notify_one();
+    subscriber.subscription("bench").exchange(EXCHANGE).bind("#").prefetch(1000).handle(
+        move |event: DomainEvent| {
+            let (count, done) = (count.clone(), done.clone());
+            async move {
+                std::hint::black_box(event.data::<Payload>()?.user_id);
+                if count.fetch_add(1, Relaxed) + 1 == events {
+                    done.notify_one();
+                }
+                Ok::<(), tidings::Error>(())
             }
-            Ok::<(), tidings::Error>(())
-        }
-    })?;
+        },
+    )?;
     let watch = Watch::start(None);
     let running = subscriber.start().await?;
     last.notified().await;

@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS delivery (
     subscription INTEGER NOT NULL, owner INTEGER NOT NULL, ready INTEGER NOT NULL, event INTEGER NOT NULL,
     PRIMARY KEY (subscription, owner DESC, ready, event)) STRICT, WITHOUT ROWID;";
 const EVENT: &str = "INSERT INTO event (id, refs, timestamp, exchange, routing_key, event_id, key, headers, body)
-    VALUES (?1, 1, ?1, 'tidings-bench', ?2, ?3, ?4, NULL, ?5)";
+    VALUES (?1, 1, ?1, 'bench-events', ?2, ?3, ?4, NULL, ?5)";
 const DELIVERY: &str = "INSERT INTO delivery (subscription, owner, ready, event) VALUES (1, 0, ?1, ?1)";
 const HEAD: &str = "SELECT event FROM delivery WHERE subscription = 1 AND owner = 0 ORDER BY ready, event LIMIT ?1";
 const CLAIM: &str = "UPDATE delivery SET owner = 7 WHERE subscription = 1 AND owner = 0 AND ready = ?1 AND event = ?1";
@@ -60,7 +60,10 @@ impl Peer {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut claimed: Vec<(i64, Vec<u8>)> = Vec::with_capacity(count);
         {
-            let ids: Vec<i64> = tx.prepare_cached(HEAD)?.query_map([i64::try_from(count)?], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let ids: Vec<i64> = tx
+                .prepare_cached(HEAD)?
+                .query_map([i64::try_from(count)?], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
             let (mut claim, mut body) = (tx.prepare_cached(CLAIM)?, tx.prepare_cached(BODY)?);
             for id in ids {
                 claim.execute([id])?;

@@ -67,7 +67,8 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
                 alone.chain([("mixed", [each, each].concat(), false)]).collect()
             }
         };
-        let classic = (server.name == "rabbitmq3" && options.long).then(|| ("classic-kill-broker", vec![KillBroker], true));
+        let classic =
+            (server.name == "rabbitmq3" && options.long).then(|| ("classic-kill-broker", vec![KillBroker], true));
         for (name, faults, classic) in plan.into_iter().chain(classic) {
             let name = format!("{}/{name}", server.name);
             all.push(Case { name, server: server.clone(), classic, faults, best_effort: classic });

@@ -1,8 +1,8 @@
 //! The client processes of one case, and the pipe through which all of them are heard.
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use tidings_test_client::process::{Client, Said};
 use tidings_test_client::protocol::{Command, HandlerKind, Publish, Subscribe};
@@ -79,11 +79,8 @@ impl<'a> Crew<'a> {
 
     /// What somebody said, at the latest after `timeout`.
     pub(crate) fn listen(&self, timeout: Duration) -> Option<Said> {
-        match self.heard.recv_timeout(timeout) {
-            Ok(said) => Some(said),
-            // We hold a sender, so it never disconnects.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        // We hold a sender, so an error is a time-out.
+        self.heard.recv_timeout(timeout).ok()
     }
 
     /// Lets go of publishers that are done.
@@ -105,7 +102,8 @@ impl<'a> Crew<'a> {
 
     /// Whether a client of this number is at work.
     pub(crate) fn has(&self, number: usize) -> bool {
-        self.publishers.iter().any(|p| p.client.number == number) || self.subscribers.iter().any(|s| s.client.number == number)
+        self.publishers.iter().any(|p| p.client.number == number)
+            || self.subscribers.iter().any(|s| s.client.number == number)
     }
 
     /// The subscribers that say of themselves that they do not consume.
@@ -153,15 +151,4 @@ pub(crate) fn subscription(name: &str, classic: bool, long: bool) -> Subscribe {
         handler: HandlerKind::RetryFirst { times, every: 4, delays_ms },
         ..Subscribe::new(name, "rig.#")
     }
-}
-
-/// Waits until `ready` or the deadline.
-pub(crate) fn until(deadline: Instant, mut ready: impl FnMut() -> bool) -> bool {
-    while !ready() {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    true
 }

@@ -85,7 +85,11 @@ impl Ledger {
     /// Some of the confirmed events that nobody finished.
     pub(crate) fn examples_of_missing(&self) -> Vec<String> {
         let all = self.publishers.iter().flat_map(|(prefix, entries)| {
-            entries.iter().enumerate().filter(|(_, e)| e.confirmed && e.finished == 0).map(move |(i, _)| format!("{prefix}{i}"))
+            entries
+                .iter()
+                .enumerate()
+                .filter(|(_, e)| e.confirmed && e.finished == 0)
+                .map(move |(i, _)| format!("{prefix}{i}"))
         });
         all.take(10).collect()
     }

@@ -27,7 +27,9 @@ fn main() -> ExitCode {
     };
     let cases = case::cases(&options);
     if options.list {
-        cases.iter().for_each(|case| println!("{}", case.name));
+        for case in &cases {
+            println!("{}", case.name);
+        }
         return ExitCode::SUCCESS;
     }
     let client = match options.client.clone().map_or_else(tidings_test_client::process::rust_client, Ok) {

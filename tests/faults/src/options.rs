@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-const USAGE: &str = "tidings-faults [--short] [--events N] [--seed N] [--only TEXT] [--client PROGRAM] [--services PROGRAM] [--list]
+const USAGE: &str =
+    "tidings-faults [--short] [--events N] [--seed N] [--only TEXT] [--client PROGRAM] [--services PROGRAM] [--list]
 
   --short       a few thousand events a case, in about a minute (the default)
   --events N    N events a case, every fault alone, several times
@@ -39,7 +40,8 @@ impl Options {
         let folder = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| "tests/faults".into(), PathBuf::from);
         let services = folder.join("../services");
         let seed = fastrand::u64(..) % 1_000_000;
-        let mut options = Self { events: 2000, long: false, seed, only: Vec::new(), client: None, services, list: false };
+        let mut options =
+            Self { events: 2000, long: false, seed, only: Vec::new(), client: None, services, list: false };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value\n\n{USAGE}"));
             let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is not a number\n\n{USAGE}"));

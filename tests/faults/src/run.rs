@@ -218,7 +218,8 @@ impl<'a> Run<'a> {
                 let client = &self.crew.subscribers[victim].client;
                 client.signal("STOP").map_err(Refused::Failed)?;
                 // Longer than the lease (1.5 s), and than RabbitMQ waits for a heartbeat of 2 s.
-                let until = Instant::now() + Duration::from_millis(if self.case.server.is_rabbitmq() { 5000 } else { 2500 });
+                let until =
+                    Instant::now() + Duration::from_millis(if self.case.server.is_rabbitmq() { 5000 } else { 2500 });
                 while Instant::now() < until {
                     self.step_quietly()?;
                 }
@@ -274,7 +275,13 @@ impl<'a> Run<'a> {
         let l = &self.ledger;
         let text = format!(
             "{} confirmed, {lost} lost, {} invented, {} duplicated, {stuck} stuck, {} retries, {} unknown; {} faults, consuming again after {} s",
-            l.confirmed, l.invented.len(), l.duplicated, l.retried, l.failed, self.case.faults.len(), back.join(" "),
+            l.confirmed,
+            l.invented.len(),
+            l.duplicated,
+            l.retried,
+            l.failed,
+            self.case.faults.len(),
+            back.join(" "),
         );
         let mut wrong = Vec::new();
         if missing > 0 && !(self.case.best_effort && stuck == 0) {

@@ -2,7 +2,7 @@
 //!
 //! Everything that was looked at stays unacked until the walk ends; closing the channels then puts it back in its place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
 use tokio::time::Instant;
@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How often the queue is asked whether what was held is back, and for how long.
 const BACK_INTERVAL: Duration = Duration::from_millis(5);
 const BACK_WITHIN: Duration = Duration::from_secs(2);
+/// Acks under way at once; with 32 the channel begins to keep them back.
+const ACKS_AT_ONCE: usize = 8;
 /// Time for a replay to be confirmed.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -142,16 +144,65 @@ impl Walk {
         StoredDeadLetter { token, message }
     }
 
-    async fn ack(&mut self, token: Token) -> Result<()> {
-        let at = usize::try_from(token.generation).unwrap_or(0);
-        let channel = at.checked_sub(1).and_then(|at| self.channels.get(at));
-        let Some(channel) = channel.filter(|channel| channel.status().connected() && self.held.contains_key(&token))
-        else {
-            return Err(stale());
-        };
-        answer_in_time(channel.basic_ack(token.id, BasicAckOptions::default()), "removing a dead letter").await?;
-        self.held.remove(&token);
-        self.gone += 1;
+    /// Acks, one result each: in one command what no older delivery holds back, the rest a few at a time.
+    async fn remove(&mut self, tokens: &[Token]) -> Vec<Result<()>> {
+        let mut results = Vec::with_capacity(tokens.len());
+        let mut channels: BTreeMap<u64, Vec<(u64, usize)>> = BTreeMap::new();
+        for (at, token) in tokens.iter().enumerate() {
+            let held = self.channel(token.generation).is_some() && self.held.remove(token).is_some();
+            results.push(if held { Ok(()) } else { Err(stale()) });
+            if held {
+                channels.entry(token.generation).or_default().push((token.id, at));
+            }
+        }
+        for (generation, mut tags) in channels {
+            tags.sort_unstable();
+            match self.ack(generation, &tags.iter().map(|(tag, _)| *tag).collect::<Vec<_>>()).await {
+                Ok(()) => self.gone += tags.len() as u64,
+                Err(error) => {
+                    for (_, at) in tags {
+                        results[at] = Err(error.duplicate());
+                    }
+                }
+            }
+        }
+        results
+    }
+
+    fn channel(&self, generation: u64) -> Option<&Channel> {
+        let at = usize::try_from(generation).ok()?.checked_sub(1)?;
+        self.channels.get(at).filter(|channel| channel.status().connected())
+    }
+
+    async fn ack(&self, generation: u64, tags: &[u64]) -> Result<()> {
+        let channel = self.channel(generation).ok_or_else(stale)?;
+        let kept = self.held.keys().filter(|token| token.generation == generation).map(|token| token.id).min();
+        let (prefix, others) = tags.split_at(tags.partition_point(|tag| kept.is_none_or(|kept| *tag < kept)));
+        if let Some(last) = prefix.last() {
+            let acking = channel.basic_ack(*last, BasicAckOptions { multiple: true });
+            answer_in_time(acking, "removing dead letters").await?;
+            self.until_applied(channel).await?;
+        }
+        for few in others.chunks(ACKS_AT_ONCE) {
+            for tag in few {
+                answer_in_time(channel.basic_ack(*tag, BasicAckOptions::default()), "removing a dead letter").await?;
+            }
+            self.until_applied(channel).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the queue has carried out the acks so far.
+    ///
+    /// Acks have no answer. The channel of a quorum queue passes on 32 commands, keeps further acks until some of those
+    /// are carried out, and forgets them if it is closed before: 365 of 400 dead letters that were removed one by one
+    /// came back (3.10.8 and 4.0.5). A `get` is answered after what was sent before it. It finds nothing, because all
+    /// that was counted is ours; a dead letter that is new goes back with the others.
+    async fn until_applied(&self, channel: &Channel) -> Result<()> {
+        if self.seen + self.room >= self.depth {
+            let asking = channel.basic_get(name_of(&*self.queue), BasicGetOptions::default());
+            answer_in_time(asking, "removing dead letters").await?;
+        }
         Ok(())
     }
 
@@ -243,26 +294,28 @@ impl DeadLetters for Walk {
             out.fit();
             Ok(out)
         });
+        let mut written = Vec::with_capacity(indexes.len());
         for (at, outcome) in indexes.into_iter().zip(publishing.await) {
-            results[at] = match outcome {
+            match outcome {
                 Ok(Some(false)) => {
-                    Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
-                        .field("subscription", &self.name)
-                        .remedy("subscribe again, then replay"))
+                    results[at] =
+                        Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
+                            .field("subscription", &self.name)
+                            .remedy("subscribe again, then replay"));
                 }
-                Ok(_) => self.ack(tokens[at]).await,
-                Err(error) => Err(error),
-            };
+                Ok(_) => written.push(at),
+                Err(error) => results[at] = Err(error),
+            }
+        }
+        let removed = self.remove(&written.iter().map(|at| tokens[*at]).collect::<Vec<_>>()).await;
+        for (at, result) in written.into_iter().zip(removed) {
+            results[at] = result;
         }
         results
     }
 
     async fn discard(&mut self, batch: Vec<Token>) -> Vec<Result<()>> {
-        let mut results = Vec::with_capacity(batch.len());
-        for token in batch {
-            results.push(self.ack(token).await);
-        }
-        results
+        self.remove(&batch).await
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {

@@ -66,7 +66,8 @@ async fn send(publisher: Publisher, events: Vec<Result<DomainEvent>>, delay_ms: 
     }
     let ids: Vec<String> = good.iter().map(|event| event.id().to_owned()).collect();
     if good.len() == 1 || delay_ms.is_some() {
-        let options = delay_ms.map_or_else(PublishOptions::new, |ms| PublishOptions::new().delay(Duration::from_millis(ms)));
+        let options =
+            delay_ms.map_or_else(PublishOptions::new, |ms| PublishOptions::new().delay(Duration::from_millis(ms)));
         for (id, event) in ids.into_iter().zip(good) {
             sent.push((id, publisher.publish_with(event, options.clone()).await.map(drop)));
         }
@@ -87,7 +88,11 @@ fn note(results: Sent, confirmed: &mut Vec<String>, ok: &mut u64, failed: &mut u
             Err(error) => {
                 *failed += 1;
                 let unknown = error.outcome_unknown();
-                say("failed", 0, json!({"id": id, "code": error.code(), "outcome_unknown": unknown, "message": error.to_string()}));
+                say(
+                    "failed",
+                    0,
+                    json!({"id": id, "code": error.code(), "outcome_unknown": unknown, "message": error.to_string()}),
+                );
             }
         }
     }

@@ -86,14 +86,16 @@ impl Session {
         for (name, value) in one.headers {
             event = event.with_header(name, value);
         }
-        let options = one.delay_ms.map_or_else(PublishOptions::new, |ms| PublishOptions::new().delay(Duration::from_millis(ms)));
+        let options =
+            one.delay_ms.map_or_else(PublishOptions::new, |ms| PublishOptions::new().delay(Duration::from_millis(ms)));
         let receipt = self.broker()?.publisher().publish_with(event, options).await?;
         Ok(json!({"id": &*receipt.id, "routed": receipt.routed}))
     }
 
     async fn subscribe(&mut self, what: Subscribe) -> Result<Value> {
         let subscriber = self.broker()?.subscriber();
-        let mut building = subscriber.subscription(&what.name).concurrency(what.concurrency).max_retries(what.max_retries);
+        let mut building =
+            subscriber.subscription(&what.name).concurrency(what.concurrency).max_retries(what.max_retries);
         for key in what.bindings {
             building = building.bind(key);
         }
@@ -113,8 +115,12 @@ impl Session {
         if what.compat {
             building = building.compat();
         }
-        let handled = self.handled.clone();
-        let handler = Arc::new(Handler { name: what.name, kind: what.handler, report: what.report, handled });
+        let handler = Arc::new(Handler {
+            name: what.name,
+            kind: what.handler,
+            report: what.report,
+            handled: self.handled.clone(),
+        });
         building.handle(move |event| {
             let handler = handler.clone();
             async move { handler.run(event).await }
@@ -171,7 +177,9 @@ impl Session {
             Action::Leave => ReplayAction::Leave,
         };
         let report = self.broker()?.replay(name).decide(|_| action).await?;
-        Ok(json!({"seen": report.seen, "replayed": report.replayed, "discarded": report.discarded, "remaining": report.remaining}))
+        Ok(
+            json!({"seen": report.seen, "replayed": report.replayed, "discarded": report.discarded, "remaining": report.remaining}),
+        )
     }
 
     async fn delete(&self, name: &str) -> Result<Value> {

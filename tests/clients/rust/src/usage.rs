@@ -26,7 +26,9 @@ pub fn listener_pid(port: u16) -> Option<String> {
         let text = std::fs::read_to_string(table).ok()?;
         text.lines().skip(1).find_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            (fields.get(1)?.ends_with(&suffix) && *fields.get(3)? == "0A").then(|| fields.get(9).copied())?.map(str::to_owned)
+            (fields.get(1)?.ends_with(&suffix) && *fields.get(3)? == "0A")
+                .then(|| fields.get(9).copied())?
+                .map(str::to_owned)
         })
     })?;
     let socket = format!("socket:[{inode}]");
