@@ -151,3 +151,66 @@ async fn a_publish_that_cannot_be_sent_times_out() {
     assert!(start.elapsed() < Duration::from_secs(5));
     assert_eq!(bench.publish(bench.message("x")).await.unwrap_err().code(), "CLOSED");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "kills the broker that other tests use: run it alone"]
+async fn a_killed_broker_loses_nothing() {
+    const TOTAL: usize = 5_000;
+    let Some(mut bench) = Bench::new("killed").await else { return };
+    bench.spec.prefetch = 200;
+    let source = bench.subscribe().await;
+    let (progress, mut published) = tokio::sync::watch::channel(0usize);
+    let (transport, messages) =
+        (bench.transport.clone(), (0..TOTAL).map(|n| bench.message(&n.to_string())).collect::<Vec<_>>());
+    let publishing = tokio::spawn(async move {
+        let mut ids = HashSet::new();
+        for chunk in messages.chunks(50) {
+            let patient = |m: &tidings::transport::Message| tidings::transport::Message {
+                deadline: Some(tokio::time::Instant::now() + Duration::from_secs(120)),
+                ..m.clone()
+            };
+            for receipt in transport.publish(chunk.iter().map(patient).collect()).await {
+                ids.insert(receipt.unwrap().id);
+            }
+            progress.send_modify(|count| *count += chunk.len());
+        }
+        ids
+    });
+    // Every event is retried once, after 300 ms, and acked the second time.
+    let consuming = {
+        let source = source.clone();
+        tokio::spawn(async move {
+            let (mut done, mut duplicates) = (HashSet::new(), 0);
+            while done.len() < TOTAL {
+                let events =
+                    tokio::time::timeout(Duration::from_secs(120), source.next(100)).await.expect("stuck").unwrap();
+                let mut batch = Vec::new();
+                for event in events {
+                    let mut headers = event.message.headers.clone();
+                    if headers.int("tidings-attempt").is_some() {
+                        duplicates += usize::from(!done.insert(event.message.id.clone()));
+                        batch.push((event.token, Settlement::Ack));
+                    } else {
+                        headers.set("tidings-attempt", 1i64);
+                        batch.push((event.token, Settlement::Retry { delay: Duration::from_millis(300), headers }));
+                    }
+                }
+                for result in source.settle(batch).await {
+                    if let Err(error) = result {
+                        assert!(error.retryable() || error.code() == "STALE_DELIVERY", "{error:?}");
+                    }
+                }
+            }
+            (done, duplicates)
+        })
+    };
+    published.wait_for(|count| *count >= TOTAL / 2).await.unwrap();
+    let killed = tokio::task::spawn_blocking(|| services(&["kill", server()]) && services(&["start", server()]));
+    assert!(killed.await.unwrap());
+    let ids = publishing.await.unwrap();
+    let (done, duplicates) = consuming.await.unwrap();
+    assert_eq!(done, ids);
+    println!("{duplicates} duplicates, {:?}", source.health());
+    source.close().await;
+    bench.done().await;
+}

@@ -153,7 +153,8 @@ impl Pipeline {
     async fn session(&mut self, mut window: Window, live: &Arc<Live>) {
         let mut tick = std::pin::pin!(tokio::time::sleep(TICK));
         let mut inbox = Vec::new();
-        let mut quiet = false;
+        // Ticks since the last confirm: the longer it is quiet, the less is a look at all of them worth.
+        let mut quiet = 0u32;
         loop {
             if let Err(error) = self.send(&mut window, live).await {
                 return self.recover(window.lost(error));
@@ -168,14 +169,16 @@ impl Pipeline {
                     }
                 }
                 Wake::Confirms(count) => {
-                    quiet = false;
+                    quiet = 0;
                     self.progress(&window, count);
                 }
                 Wake::Lost(error) => return self.recover(window.lost(error)),
                 Wake::Tick => {
                     tick.as_mut().reset(Instant::now() + TICK);
-                    if std::mem::replace(&mut quiet, true) {
+                    quiet += 1;
+                    if quiet.is_power_of_two() {
                         let count = window.sweep();
+                        quiet = if count > 0 { 0 } else { quiet };
                         self.progress(&window, count);
                     }
                     if window.ended() && window.len() > 0 {

@@ -125,7 +125,7 @@ impl Config {
         };
         match name {
             "heartbeat" => {
-                self.heartbeat = value.parse().map_err(|_| invalid("heartbeat", "use seconds, 0 to 65535"))?
+                self.heartbeat = value.parse().map_err(|_| invalid("heartbeat", "use seconds, 0 to 65535"))?;
             }
             "connection_timeout" => {
                 let millis: u64 = value
