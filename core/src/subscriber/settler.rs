@@ -158,12 +158,13 @@ async fn settle(session: &Arc<Session>, batch: Vec<Item>) -> Vec<Item> {
     let results = session.source.settle(work).await;
     let mut again = Vec::new();
     let mut settled = Vec::with_capacity(batch.len());
+    let mut ends = Vec::with_capacity(batch.len());
     let missing = std::iter::repeat_with(|| Err(Error::new(ErrorKind::Internal, "the transport gave no result")));
     for (item, result) in batch.into_iter().zip(results.into_iter().chain(missing)) {
         match result {
             Ok(()) => {
                 session.counters.count(item.effect);
-                item.complete(None);
+                ends.push((item.completion.clone(), None));
                 settled.push((item, true));
             }
             Err(error) if error.retryable() => {
@@ -179,12 +180,18 @@ async fn settle(session: &Arc<Session>, batch: Vec<Item>) -> Vec<Item> {
                     session.counters.settle_failures.fetch_add(1, Relaxed);
                     tracing::error!(subscription = %session.spec.name, %error, effect = ?item.effect, "could not settle");
                 }
-                item.complete(Some(error));
+                ends.push((item.completion.clone(), Some(error)));
                 settled.push((item, false));
             }
         }
     }
     session.settled(&settled);
+    // Hosts go on only now, so that what they ask of the session knows of it.
+    for (completion, error) in ends {
+        if let Some(completion) = completion {
+            completion.done(error);
+        }
+    }
     again
 }
 
