@@ -7,6 +7,7 @@
 //! RabbitMQ is looked for at `AMQP_URL` and `AMQP4_URL`. A broker that does not answer is skipped, and said to be. The
 //! last line is `N passed, N failed, N skipped`. Called as `suite child <url>`, the program is the second process of a
 //! scenario.
+#![allow(clippy::expect_used, reason = "a test program")]
 
 #[path = "suite/arguments.rs"]
 mod arguments;

@@ -167,18 +167,19 @@ async fn settle(session: &Arc<Session>, batch: Vec<Item>) -> Vec<Item> {
     let results = session.source.settle(work).await;
     let mut again = Vec::new();
     let mut settled = Vec::with_capacity(batch.len());
+    let mut ends = Vec::with_capacity(batch.len());
     let missing = std::iter::repeat_with(|| Err(Error::new(ErrorKind::Internal, "the transport gave no result")));
     for (mut item, result) in batch.into_iter().zip(results.into_iter().chain(missing)) {
         match result {
             Ok(()) => {
                 session.counters.count(item.effect);
-                item.complete(None);
+                ends.push((item.completion.clone(), None));
                 settled.push((item, true));
             }
             Err(error) if [ErrorKind::StaleDelivery, ErrorKind::Closed].contains(&error.kind()) => {
                 session.counters.stale.fetch_add(1, Relaxed);
                 tracing::debug!(subscription = %session.spec.name, "a delivery is no longer ours and comes again");
-                item.complete(Some(error));
+                ends.push((item.completion.clone(), Some(error)));
                 settled.push((item, false));
             }
             Err(error) => {
@@ -194,6 +195,12 @@ async fn settle(session: &Arc<Session>, batch: Vec<Item>) -> Vec<Item> {
         }
     }
     session.settled(&settled);
+    // Hosts go on only now, so that what they ask of the session knows of it.
+    for (completion, error) in ends {
+        if let Some(completion) = completion {
+            completion.done(error);
+        }
+    }
     again
 }
 
