@@ -16,7 +16,7 @@ toolchain:
 demo: toolchain ## Plays a real day of events on the embedded file, or on BROKER=amqp://…
 	@echo "Building (a few minutes the first time) …"
 	@cargo build --quiet -p airport
-	@cargo run --quiet -p airport
+	@BROKER='$(BROKER)' cargo run --quiet -p airport
 
 services: ## Starts every server there is a test for, and says what it did
 	tests/services up
@@ -25,7 +25,6 @@ brokers:
 	tests/services up rabbitmq3 rabbitmq4
 
 test: toolchain brokers ## Starts servers, runs every test in its short form
-	cargo build --workspace --all-targets --all-features
 	$(SERVICES) cargo test --workspace --all-features
 	$(SERVICES) cargo run --quiet -p tidings-faults -- --short
 	$(SERVICES) tests/interop/run
@@ -47,3 +46,4 @@ check: toolchain ## Format, lints, dependency rules
 	for feature in memory sqlite amqp; do cargo clippy -p tidings --no-default-features --features $$feature -- -D warnings; done
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p tidings --all-features
 	tests/dependencies
+	tests/interop/run lint

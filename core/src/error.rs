@@ -248,7 +248,7 @@ pub(crate) fn shorten(text: &str, max: usize) -> String {
     if text.len() <= max {
         return text.to_owned();
     }
-    let mut end = max.saturating_sub(MARK.len());
+    let Some(mut end) = max.checked_sub(MARK.len()) else { return String::new() };
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -13,6 +13,7 @@ use crate::settlement::Effect;
 
 /// Whether a value only grows or goes up and down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MetricKind {
     /// Grows from 0 as long as the process lives.
     Counter,

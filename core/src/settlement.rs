@@ -304,7 +304,12 @@ fn give_up(policy: &SettlementPolicy, headers: &Headers, why: &DeadLetter<'_>, n
         return (Settlement::Ack, Effect::Discarded);
     }
     let clean = |text: &str, max| {
-        let text = policy.redact.as_ref().map_or_else(|| text.to_owned(), |redact| redact(text));
+        let text = match &policy.redact {
+            // A hook that panics must neither keep the dead letter from being written nor let the text through.
+            Some(redact) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| redact(text)))
+                .unwrap_or_else(|_| "[the redact hook panicked]".to_owned()),
+            None => text.to_owned(),
+        };
         shorten(&text, max)
     };
     let mut dead = headers.clone();

@@ -298,3 +298,37 @@ async fn metrics_are_of_now() {
     tokio::time::sleep(LONG).await;
     assert_eq!(metric(&broker, "tidings_recoveries_total"), 1.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_when_the_connection_was_lost_is_not_handed_over() {
+    let transport = MemoryTransport::new();
+    let faults = transport.faults();
+    let broker = Broker::with_transport(Arc::new(transport));
+    let deliveries = broker.subscriber().subscription("s").bind("#").ordered().deliveries().await.unwrap();
+    publish(&broker, "k", &["1", "2", "3"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    faults.cut_all();
+    faults.restore();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for id in ["1", "2", "3"] {
+        let delivery = deliveries.next(9).await.unwrap().remove(0);
+        assert_eq!(delivery.event().id(), id);
+        delivery.settle(Outcome::Ok).await.unwrap();
+    }
+    assert_eq!(deliveries.health().buffered, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redact_hook_that_panics_lets_nothing_through() {
+    let broker = memory().await;
+    let subscriber = broker.subscriber();
+    let redact = |_: &str| -> String { panic!("the hook's own defect") };
+    let handle = |_: DomainEvent| async { Err::<(), BoxError>("the secret".into()) };
+    subscriber.subscription("s").bind("#").redact(redact).handle(handle).unwrap();
+    let running = subscriber.start().await.unwrap();
+    publish(&broker, "k", &["1"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let dead = broker.dead_letters("s", &tidings::DeadLetterFilter::new(), 9).await.unwrap();
+    assert_eq!(dead[0].error(), Some("[the redact hook panicked]"));
+    running.stop().await.unwrap();
+}

@@ -55,7 +55,7 @@ impl DomainEvent {
         let data = data.into();
         serde_json::from_str::<&serde_json::value::RawValue>(&data).map_err(|e| {
             Error::new(ErrorKind::InvalidEvent, format!("the data is not JSON: {e}"))
-                .field("data", &data)
+                .field("data", format!("{} bytes", data.len()))
                 .remedy("JSON has no NaN, no Infinity and no trailing commas")
         })?;
         // Surrounding white space is not part of the value, and the golden form has none.
@@ -160,7 +160,7 @@ impl DomainEvent {
     pub fn data<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.data).map_err(|e| {
             Error::new(ErrorKind::InvalidEvent, format!("the data is not a {}: {e}", std::any::type_name::<T>()))
-                .field("data", self.data_json())
+                .field("data", format!("{} bytes", self.data.len()))
         })
     }
 

@@ -34,7 +34,7 @@ pub mod name {
     pub const BAGGAGE: &str = "baggage";
     /// Media type of the body.
     pub const CONTENT_TYPE: &str = "content-type";
-    /// The event has crashed its consumers and is run alone.
+    /// The event has crashed its consumers and is run alone: 1 plus the crashes since, where the broker's count began anew.
     pub const SUSPECT: &str = "tidings-suspect";
     /// Deliveries without an outcome, where the broker does not count them.
     pub const DELIVERIES: &str = "tidings-deliveries";
@@ -266,6 +266,11 @@ impl Headers {
                 .field("headers", name)
                 .remedy("use 1 to 255 bytes"));
         }
+        if let Some((name, _)) = self.iter().find(|(name, _)| is_the_brokers(name)) {
+            return Err(Error::new(ErrorKind::InvalidHeader, "a header has a name that brokers give a meaning")
+                .field("headers", name)
+                .remedy("choose a name that does not begin with x- and is not CC or BCC"));
+        }
         if let Some((name, _)) = self.iter().find(|(_, value)| value.is_deeper_than(MAX_DEPTH)) {
             let message = format!("a header has more than {MAX_DEPTH} lists and tables within each other");
             return Err(Error::new(ErrorKind::InvalidHeader, message)
@@ -284,6 +289,11 @@ impl Headers {
         }
         Ok(())
     }
+}
+
+/// Whether a broker acts on a header of this name: counts, routes or expires by it.
+fn is_the_brokers(name: &str) -> bool {
+    name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-")) || ["CC", "BCC"].contains(&name)
 }
 
 impl<N: Into<Arc<str>> + AsRef<str>, V: Into<HeaderValue>> FromIterator<(N, V)> for Headers {
@@ -308,6 +318,16 @@ mod tests {
         assert_eq!(headers.int("a"), Some(3));
         assert_eq!(headers.remove("a"), Some(HeaderValue::Int(3)));
         assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn the_brokers_own_names_are_refused() {
+        for name in ["x-delivery-count", "X-Death", "CC", "BCC"] {
+            let headers: Headers = [(name, "1")].into_iter().collect();
+            assert_eq!(headers.check().unwrap_err().code(), "INVALID_HEADER", "{name}");
+        }
+        let headers: Headers = [("x", "1"), ("xy-z", "2"), ("cc", "3")].into_iter().collect();
+        headers.check().unwrap();
     }
 
     #[test]

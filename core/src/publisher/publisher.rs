@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::options::When;
 use super::{PublishMiddleware, PublishNext, PublishOptions};
@@ -20,6 +22,8 @@ use crate::{DomainEvent, Error, ErrorKind, Result};
 
 /// Most events of one publisher that wait for their confirm; further calls wait.
 const MAX_IN_FLIGHT: usize = 8192;
+/// Events of a batch that are in middleware at once.
+const WITH_MIDDLEWARE: usize = 256;
 /// Routing keys that are remembered as warned about.
 const MAX_WARNED: usize = 1000;
 
@@ -119,9 +123,12 @@ impl Publisher {
     }
 
     /// Publishes many events at once: one result each, in order. One that fails does not stop the others.
+    ///
+    /// Events of one key are accepted in the order of the iterator, unless a middleware makes one of them wait.
     pub async fn publish_batch(&self, events: impl IntoIterator<Item = DomainEvent>) -> Vec<Result<Receipt>> {
         if !self.middleware.is_empty() {
-            return futures_util::future::join_all(events.into_iter().map(|event| self.publish(event))).await;
+            let published = futures_util::stream::iter(events).map(|event| self.publish(event));
+            return published.buffered(WITH_MIDDLEWARE).collect().await;
         }
         let options = PublishOptions::new();
         let mut results: Vec<Result<Receipt>> = Vec::new();
@@ -159,7 +166,9 @@ impl Publisher {
         results
     }
 
-    /// Waits until every publish that was under way at the call is confirmed or has failed. Calls made meanwhile wait.
+    /// Waits until every publish that somebody waits for at the call is confirmed or has failed. Calls made meanwhile wait.
+    ///
+    /// An event whose future was dropped is on its way all the same, but is not waited for.
     pub async fn flush(&self) -> Result<()> {
         self.permits(MAX_IN_FLIGHT).await.map(drop)
     }
@@ -187,8 +196,9 @@ impl Publisher {
 
     async fn send_one(&self, event: DomainEvent, options: &PublishOptions) -> Result<Receipt> {
         let message = self.message(event, options)?;
+        let span = tracing::info_span!("publish", id = %message.id, routing_key = %message.routing_key);
         let _permit = self.permits(1).await?;
-        let result = self.broker.transport().publish(vec![message]).await.pop();
+        let result = self.broker.transport().publish(vec![message]).instrument(span).await.pop();
         result.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "the transport gave no result")))
     }
 

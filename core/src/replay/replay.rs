@@ -16,6 +16,7 @@ const PAGE: usize = 256;
 
 /// What is done with a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ReplayAction {
     /// Back into the subscription, attempts forgotten.
     Retry,
@@ -193,6 +194,8 @@ fn count(results: Vec<Result<()>>, done: &mut u64, remaining: &mut u64) -> Resul
                 *done += 1;
                 *remaining = remaining.saturating_sub(1);
             }
+            // Somebody else has replayed or removed it meanwhile.
+            Err(error) if error.kind() == ErrorKind::StaleDelivery => *remaining = remaining.saturating_sub(1),
             Err(error) => first = first.and(Err(error)),
         }
     }

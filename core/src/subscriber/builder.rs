@@ -210,11 +210,29 @@ impl<'a> SubscriptionBuilder<'a> {
         self
     }
 
-    /// RabbitMQ, makes the queue classic: whether it outlives the broker, belongs to this connection, goes with its last consumer.
-    pub fn classic(mut self, durable: bool, exclusive: bool, auto_delete: bool) -> Self {
-        let spec = &mut self.options.spec;
-        (spec.queue_type, spec.durable, spec.exclusive, spec.auto_delete) =
-            (QueueType::Classic, durable, exclusive, auto_delete);
+    /// RabbitMQ: whether the queue outlives the broker (default). `false` makes it a classic queue.
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.options.spec.durable = durable;
+        self
+    }
+
+    /// RabbitMQ: only this connection may use the queue. Makes it a classic queue.
+    pub fn exclusive(mut self) -> Self {
+        self.options.spec.exclusive = true;
+        self
+    }
+
+    /// RabbitMQ: the queue goes with its last consumer. Makes it a classic queue.
+    pub fn auto_delete(mut self) -> Self {
+        self.options.spec.auto_delete = true;
+        self
+    }
+
+    /// Takes all options at once, as a host or a configuration file has them; the name stays.
+    pub fn options(mut self, options: SubscriptionOptions) -> Self {
+        let name = std::mem::take(&mut self.options.spec.name);
+        self.options = options;
+        self.options.spec.name = name;
         self
     }
 

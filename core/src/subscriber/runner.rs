@@ -63,6 +63,11 @@ impl Runner {
                 };
                 let now = Instant::now();
                 session.counters.handled(now - started);
+                if now - started > session.spec.max_hold {
+                    tracing::warn!(subscription = %session.spec.name, took = ?(now - started),
+                        "the handler ran longer than max_hold, the broker may have delivered the event again: raise the \
+                         broker's own limit (RabbitMQ: consumer_timeout) and max_hold with it");
+                }
                 if done.is_empty() {
                     oldest = now;
                 }

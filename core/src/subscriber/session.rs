@@ -57,6 +57,8 @@ struct State {
     alone: Alone,
     paused: bool,
     phase: Phase,
+    /// Of the newest delivery: older ones are no longer ours.
+    generation: u64,
     /// The source has: nothing comes any more.
     ended: bool,
     failure: Option<Error>,
@@ -165,6 +167,9 @@ impl Session {
         let waiting: Vec<_> = batch.into_iter().map(|incoming| self.examine(incoming, since)).collect();
         let mut decided = Vec::new();
         let mut state = self.state.lock();
+        if let Some(newest) = waiting.iter().map(|w| w.parts.token.generation).max() {
+            self.forget_older(&mut state, newest);
+        }
         state.outstanding += waiting.len();
         for waiting in waiting {
             match waiting.parts.key.clone() {
@@ -187,6 +192,25 @@ impl Session {
         drop(state);
         self.settler.push(decided);
         self.ready.notify_one();
+    }
+
+    /// The connection or lease is a new one: what waits from before comes again, so nobody should run it now.
+    fn forget_older(&self, state: &mut State, newest: u64) {
+        if newest <= state.generation {
+            return;
+        }
+        state.generation = newest;
+        let is_old = |waiting: &Waiting| waiting.parts.token.generation < newest;
+        let (mut old, ready): (VecDeque<_>, VecDeque<_>) = state.ready.drain(..).partition(is_old);
+        let (old_suspects, suspects): (VecDeque<_>, VecDeque<_>) = state.suspects.drain(..).partition(is_old);
+        (state.ready, state.suspects) = (ready, suspects);
+        if !old_suspects.is_empty() && state.suspects.is_empty() && state.alone != Alone::Running {
+            self.end_isolation(state);
+        }
+        old.extend(old_suspects);
+        let gone = state.with_those_behind(old.into()).len();
+        state.outstanding = state.outstanding.saturating_sub(gone);
+        self.counters.stale.fetch_add(gone as u64, Relaxed);
     }
 
     /// Decodes, and decides about what no handler may see (yet).

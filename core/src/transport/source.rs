@@ -13,7 +13,8 @@ use crate::event::Headers;
 pub struct Token {
     /// The delivery: a delivery tag, a row.
     pub id: u64,
-    /// The connection or claim that it belongs to.
+    /// The connection or lease that it belongs to. Grows: once a source hands over a delivery of a newer generation, its
+    /// older ones are no longer ours.
     pub generation: u64,
 }
 

@@ -10,6 +10,7 @@ pub const DEFAULT_EXCHANGE: &str = "domain-events";
 
 /// What the events of a key do while its head waits for a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnRetry {
     /// They wait behind it.
     #[default]
@@ -20,6 +21,7 @@ pub enum OnRetry {
 
 /// What the events of a key do when its head becomes a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnDead {
     /// They wait until it is replayed or discarded.
     #[default]
@@ -39,6 +41,7 @@ pub struct Ordering {
 
 /// Kind of the queue on RabbitMQ. Other transports have one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum QueueType {
     /// Replicated, with at-least-once dead-lettering.
     #[default]
