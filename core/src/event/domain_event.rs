@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{HeaderValue, Headers, Timestamp, codec, id, name};
+use super::{HeaderValue, Headers, Timestamp, codec, finite, id, name};
 use crate::routing::check_routing_key;
 use crate::{Error, ErrorKind, Result};
 
@@ -39,15 +39,20 @@ pub struct DomainEvent {
 impl DomainEvent {
     /// Announces that `routing_key` happened, with `data` serialized to JSON, a new `UUIDv7` and the time now.
     ///
-    /// Errors: `INVALID_ROUTING_KEY`; `INVALID_EVENT` if `data` has no JSON form (a map whose keys are no strings).
-    /// Floats that are NaN or infinite become `null`, as `serde_json` does it; [`from_json`](Self::from_json) refuses them.
+    /// Errors: `INVALID_ROUTING_KEY`; `INVALID_EVENT` if `data` has no JSON form (NaN, Infinity, a map whose keys are no
+    /// strings).
     pub fn new<T: Serialize + ?Sized>(routing_key: &str, data: &T) -> Result<Self> {
-        let data = serde_json::to_vec(data).map_err(|e| {
-            Error::new(ErrorKind::InvalidEvent, format!("the data cannot be written as JSON: {e}"))
+        let refuse = |why: &dyn fmt::Display| {
+            Error::new(ErrorKind::InvalidEvent, format!("the data cannot be written as JSON: {why}"))
                 .field("data", std::any::type_name::<T>())
-                .remedy("give maps string keys")
-        })?;
-        Self::with_data(routing_key, data.into())
+                .remedy("JSON has no NaN and no Infinity, and the keys of its objects are text")
+        };
+        let json = serde_json::to_vec(data).map_err(|e| refuse(&e))?;
+        // What is no number was written as null.
+        if json.windows(4).any(|four| four == b"null") {
+            finite::check(data).map_err(|e| refuse(&e))?;
+        }
+        Self::with_data(routing_key, json.into())
     }
 
     /// Like [`new`](Self::new), with `data` already written as JSON. Refuses what is not JSON, NaN and Infinity too.

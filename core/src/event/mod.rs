@@ -2,6 +2,7 @@
 
 mod codec;
 mod domain_event;
+mod finite;
 mod headers;
 mod id;
 mod timestamp;
