@@ -1,6 +1,6 @@
 //! What a subscriber does when it is paused, drained, dropped or let down, on the memory transport.
 #![cfg(feature = "memory")]
-#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "helpers of tests are tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::float_cmp, reason = "helpers of tests are tests")]
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
