@@ -18,7 +18,7 @@ use crate::transport::{Incoming, Token};
 /// Most events of a key that one claim takes.
 const RUN: usize = 8;
 /// Keys that a claim prefers to spread over before it takes longer runs: handlers work on keys in parallel.
-const SPREAD: usize = 64;
+const SPREAD: usize = 32;
 
 /// Appends an event to its key.
 pub(super) fn append(tx: &Tx<'_>, subscription: i64, key: &str, event: i64) -> Step<()> {
