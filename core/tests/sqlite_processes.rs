@@ -1,5 +1,6 @@
 //! Several processes on one `sqlite:` store.
 #![cfg(feature = "sqlite")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod sqlite_support;
 
@@ -82,7 +83,8 @@ async fn peer(args: &[String]) {
             }
             "ack" => {
                 let results = source.settle(held.drain(..).map(|i| (i.token, Settlement::Ack)).collect()).await;
-                let codes: Vec<_> = results.iter().map(|r| r.as_ref().map_or_else(tidings::Error::code, |()| "ok")).collect();
+                let codes: Vec<_> =
+                    results.iter().map(|r| r.as_ref().map_or_else(tidings::Error::code, |()| "ok")).collect();
                 println!("> {}", codes.join(" "));
             }
             "publish" => {
@@ -301,11 +303,14 @@ async fn a_scheduled_event_is_routed_once_though_many_wait_for_it() {
     let folder = Folder::new();
     let transport = folder.connect().await;
     let source = transport.subscribe(&spec("s", "#")).await.unwrap();
-    let _peers: Vec<_> = (0..3).map(|_| Peer::start(&folder, Duration::from_secs(30), false)).map(|mut peer| {
-        // Each watches the store while it waits for more than there will be.
-        peer.tell("drain");
-        peer
-    }).collect();
+    let _peers: Vec<_> = (0..3)
+        .map(|_| Peer::start(&folder, Duration::from_secs(30), false))
+        .map(|mut peer| {
+            // Each watches the store while it waits for more than there will be.
+            peer.tell("drain");
+            peer
+        })
+        .collect();
     let watched = transport.subscribe(&spec("copy", "#")).await.unwrap();
     let batch = (0..50)
         .map(|n| {
@@ -335,6 +340,28 @@ async fn a_subscription_that_another_process_deletes_is_declared_again() {
     assert_eq!(peer.ask("delete"), "true");
     publish(&transport, vec![message("a", 1)]).await;
     assert_eq!(ids(&within(waiting).await.unwrap()), ["id-1"]);
+}
+
+#[tokio::test]
+async fn a_source_whose_subscription_became_another_one_ends_with_a_conflict() {
+    let folder = Folder::new();
+    let transport = folder.connect().await;
+    let mut keeper = Peer::start(&folder, Duration::from_secs(30), false);
+    let source = transport.subscribe(&spec("s", "#")).await.unwrap();
+    let bystander = transport.subscribe(&spec("bystander", "#")).await.unwrap();
+    // The peer's own source conflicts first, in its own process; ours finds out by looking.
+    source.set_flow(false).await.unwrap();
+    let sql =
+        "UPDATE tidings_subscription SET ordered = 1, on_retry = 'wait', on_dead = 'park', id = 99 WHERE name = 's';
+               UPDATE tidings_binding_version SET version = version + 1";
+    child::execute(&folder.path(), sql);
+    source.set_flow(true).await.unwrap();
+    let error = within(source.next(1)).await.unwrap_err();
+    assert_eq!((error.code(), error.field_name()), ("SUBSCRIPTION_CONFLICT", Some("ordered")));
+    assert!(!source.health().consuming);
+    publish(&transport, vec![message("a", 1)]).await;
+    assert_eq!(ids(&collect(&bystander, 1).await), ["id-1"], "nobody else is concerned");
+    assert_eq!(keeper.ask("publish 2"), "1");
 }
 
 /// Not a test: what the children of the tests above do.
