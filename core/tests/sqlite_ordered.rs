@@ -1,5 +1,6 @@
 //! Order per key on a `sqlite:` store.
 #![cfg(feature = "sqlite")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod sqlite_support;
 

@@ -1,9 +1,11 @@
 //! Publishing, consuming and settling on a `sqlite:` store within one process.
 #![cfg(feature = "sqlite")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod sqlite_support;
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -170,7 +172,7 @@ async fn dead_letters_can_be_looked_at_and_change_nothing() {
                 break;
             }
             for dead in page {
-                look += &format!("{:?} {} {:?}\n", dead.token, dead.message.id, dead.message.headers);
+                writeln!(look, "{:?} {} {:?}", dead.token, dead.message.id, dead.message.headers).unwrap();
             }
         }
         walk.close().await.unwrap();

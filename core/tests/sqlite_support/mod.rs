@@ -1,7 +1,7 @@
 //! What the tests of the SQLite transport share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-pub mod child;
+pub(crate) mod child;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,35 +14,35 @@ use tidings::transport::{
 };
 
 /// A folder with a store in it.
-pub struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().join("tidings.db")
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         url(&self.path())
     }
 
-    pub async fn connect(&self) -> Arc<dyn Transport> {
+    pub(crate) async fn connect(&self) -> Arc<dyn Transport> {
         registry::connect(&self.url()).await.unwrap()
     }
 }
 
-pub fn url(path: &Path) -> String {
+pub(crate) fn url(path: &Path) -> String {
     format!("sqlite:{}", path.display())
 }
 
-pub fn message(routing_key: &str, n: usize) -> Message {
+pub(crate) fn message(routing_key: &str, n: usize) -> Message {
     keyed(routing_key, n, None)
 }
 
-pub fn keyed(routing_key: &str, n: usize, key: Option<&str>) -> Message {
+pub(crate) fn keyed(routing_key: &str, n: usize, key: Option<&str>) -> Message {
     Message {
         exchange: "domain-events".into(),
         routing_key: routing_key.into(),
@@ -57,35 +57,35 @@ pub fn keyed(routing_key: &str, n: usize, key: Option<&str>) -> Message {
     }
 }
 
-pub fn spec(name: &str, binding_key: &str) -> SubscriptionSpec {
+pub(crate) fn spec(name: &str, binding_key: &str) -> SubscriptionSpec {
     let mut spec = SubscriptionSpec::new(name);
     spec.binding_keys = vec![binding_key.to_owned()];
     spec
 }
 
-pub fn ordered(name: &str, ordering: Ordering) -> SubscriptionSpec {
+pub(crate) fn ordered(name: &str, ordering: Ordering) -> SubscriptionSpec {
     let mut spec = spec(name, "#");
     spec.ordered = Some(ordering);
     spec
 }
 
-pub async fn publish(transport: &Arc<dyn Transport>, batch: Vec<Message>) {
+pub(crate) async fn publish(transport: &Arc<dyn Transport>, batch: Vec<Message>) {
     for result in transport.publish(batch).await {
         result.unwrap();
     }
 }
 
 /// The next deliveries, which must come soon.
-pub async fn next(source: &Arc<dyn Source>, max: usize) -> Vec<Incoming> {
+pub(crate) async fn next(source: &Arc<dyn Source>, max: usize) -> Vec<Incoming> {
     within(source.next(max)).await.unwrap()
 }
 
-pub async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("nothing came in time")
 }
 
 /// `count` deliveries, however they are cut.
-pub async fn collect(source: &Arc<dyn Source>, count: usize) -> Vec<Incoming> {
+pub(crate) async fn collect(source: &Arc<dyn Source>, count: usize) -> Vec<Incoming> {
     let mut all = Vec::new();
     while all.len() < count {
         all.extend(next(source, count - all.len()).await);
@@ -94,7 +94,7 @@ pub async fn collect(source: &Arc<dyn Source>, count: usize) -> Vec<Incoming> {
 }
 
 /// That nothing comes while `settling` is done.
-pub async fn nothing(source: &Arc<dyn Source>) {
+pub(crate) async fn nothing(source: &Arc<dyn Source>) {
     let source = source.clone();
     let mut pending = tokio::spawn(async move { source.next(10).await });
     let came = tokio::time::timeout(Duration::from_millis(150), &mut pending).await;
@@ -105,29 +105,29 @@ pub async fn nothing(source: &Arc<dyn Source>) {
     }
 }
 
-pub async fn settle(source: &Arc<dyn Source>, token: Token, settlement: Settlement) {
+pub(crate) async fn settle(source: &Arc<dyn Source>, token: Token, settlement: Settlement) {
     for result in source.settle(vec![(token, settlement)]).await {
         result.unwrap();
     }
 }
 
-pub async fn ack(source: &Arc<dyn Source>, deliveries: &[Incoming]) {
+pub(crate) async fn ack(source: &Arc<dyn Source>, deliveries: &[Incoming]) {
     let batch = deliveries.iter().map(|i| (i.token, Settlement::Ack)).collect();
     for result in source.settle(batch).await {
         result.unwrap();
     }
 }
 
-pub fn ids(deliveries: &[Incoming]) -> Vec<&str> {
+pub(crate) fn ids(deliveries: &[Incoming]) -> Vec<&str> {
     deliveries.iter().map(|i| &*i.message.id).collect()
 }
 
-pub fn with(name: &str, value: &str) -> Headers {
+pub(crate) fn with(name: &str, value: &str) -> Headers {
     [(name, value)].into_iter().collect()
 }
 
 /// Waits for `condition`, which must come true soon.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition().await {
         assert!(Instant::now() < deadline, "{what} did not come true");

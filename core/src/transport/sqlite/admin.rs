@@ -26,27 +26,26 @@ pub(super) fn declare(tx: &mut Tx<'_>, spec: &SubscriptionSpec) -> Step<i64> {
             Ok((r.get::<_, i64>(0)?, stored))
         })
         .optional()?;
-    let id = match stored {
-        Some((id, (exchange, ordered, retry, dead))) => {
-            let truth = |is| if is { "true" } else { "false" };
-            let settings = [
-                ("exchange", exchange.as_str(), spec.exchange.as_str()),
-                ("ordered", truth(ordered), truth(spec.ordered.is_some())),
-                ("on_retry", retry.as_deref().unwrap_or(""), on_retry.unwrap_or("")),
-                ("on_dead", dead.as_deref().unwrap_or(""), on_dead.unwrap_or("")),
-            ];
-            if let Some((setting, stored, wanted)) = settings.into_iter().find(|(_, stored, wanted)| stored != wanted) {
-                return Err(conflict(&spec.name, setting, stored, wanted).into());
-            }
-            id
+    let id = if let Some((id, (exchange, ordered, retry, dead))) = stored {
+        let truth = |is| if is { "true" } else { "false" };
+        let settings = [
+            ("exchange", exchange.as_str(), spec.exchange.as_str()),
+            ("ordered", truth(ordered), truth(spec.ordered.is_some())),
+            ("on_retry", retry.as_deref().unwrap_or(""), on_retry.unwrap_or("")),
+            ("on_dead", dead.as_deref().unwrap_or(""), on_dead.unwrap_or("")),
+        ];
+        if let Some((setting, stored, wanted)) = settings.into_iter().find(|(_, stored, wanted)| stored != wanted) {
+            return Err(conflict(&spec.name, setting, stored, wanted).into());
         }
-        None => {
-            tx.conn
-                .prepare_cached("INSERT INTO tidings_subscription (name, exchange, ordered, on_retry, on_dead) VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![spec.name, spec.exchange, spec.ordered.is_some(), on_retry, on_dead])?;
-            bindings::changed(tx)?;
-            tx.conn.last_insert_rowid()
-        }
+        id
+    } else {
+        tx.conn
+            .prepare_cached(
+                "INSERT INTO tidings_subscription (name, exchange, ordered, on_retry, on_dead) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![spec.name, spec.exchange, spec.ordered.is_some(), on_retry, on_dead])?;
+        bindings::changed(tx)?;
+        tx.conn.last_insert_rowid()
     };
     let mut added = 0;
     for key in &spec.binding_keys {

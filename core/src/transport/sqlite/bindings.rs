@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::admin;
-use super::error::Step;
+use super::error::{Fault, Step};
 use super::tx::Tx;
 use crate::routing::Trie;
 
@@ -63,12 +63,25 @@ impl Bindings {
                 continue;
             }
             tracing::warn!(subscription = %spec.name, "the subscription was deleted while it was consumed; it is declared again");
-            let subscription = admin::declare(tx, &spec)?;
-            if let Some(source) = tx.state.ledger.get_mut(id) {
-                source.subscription = subscription;
-                source.health.lock().recoveries += 1;
+            let declared = match admin::declare(tx, &spec) {
+                // Somebody declared it with other settings meanwhile: the end of this source, and of no other.
+                Err(Fault::Refused(error)) => Err(error),
+                declared => Ok(declared?),
+            };
+            let Some(source) = tx.state.ledger.get_mut(id) else { continue };
+            let mut health = source.health.lock();
+            match declared {
+                Ok(subscription) => {
+                    source.subscription = subscription;
+                    health.recoveries += 1;
+                }
+                Err(error) => {
+                    health.consuming = false;
+                    health.last_error = Some(error.to_string());
+                    source.stopped = true;
+                    source.failure = Some(error);
+                }
             }
-            tx.state.touch(subscription);
         }
         let version = self::version(tx)?;
         Self::load(tx, version)

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::Step;
-use super::events::{self, COLUMNS};
+use super::events::{self, COLUMNS, PIECE};
 use super::ledger::Held;
 use super::tx::Tx;
 use super::{ordered, owner};
@@ -60,7 +60,7 @@ fn plain(tx: &mut Tx<'_>, source: u64, subscription: i64, owner: i64, max: usize
     let mut statement = tx.conn.prepare_cached(&sql)?;
     let mut rows = statement.query([subscription, tx.now, i64::try_from(max).unwrap_or(i64::MAX)])?;
     let mut claimed = Vec::new();
-    let mut last = None;
+    let (mut last, mut size) = (None, 0);
     while let Some(row) = rows.next()? {
         let (ready, event): (i64, i64) = (row.get(0)?, row.get(1)?);
         let own = row.get_ref(3)?.as_str_or_null().map_err(rusqlite::Error::from)?;
@@ -71,6 +71,10 @@ fn plain(tx: &mut Tx<'_>, source: u64, subscription: i64, owner: i64, max: usize
         });
         tx.state.ledger.hold(source, event, Held::Plain(ready));
         last = Some((ready, event));
+        size += claimed.last().map_or(0, |incoming: &Incoming| incoming.message.body.len());
+        if size > PIECE {
+            break;
+        }
     }
     if let Some((ready, event)) = last {
         // Exactly the rows that were read: they are the head of the queue, and nobody else writes meanwhile.
@@ -118,6 +122,6 @@ mod tests {
             );
         }
         let plan = plan(&conn, TAKE);
-        assert!(plan.contains("owner=?") && plan.contains("<"), "{plan}");
+        assert!(plan.contains("owner=?") && plan.contains('<'), "{plan}");
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use super::client::Client;
 use super::clock::NEVER;
 use super::error::Step;
-use super::events::{self, COLUMNS};
+use super::events::{self, COLUMNS, PIECE};
 use super::tx::Tx;
 use super::{admin, headers, ordered};
 use crate::event::name;
@@ -116,12 +116,18 @@ fn page(tx: &Tx<'_>, subscription: i64, cursor: i64, end: i64, max: usize) -> St
          WHERE d.subscription = ?1 AND d.id > ?2 AND d.id <= ?3 ORDER BY d.id LIMIT ?4"
     );
     let mut statement = tx.conn.prepare_cached(&sql)?;
-    let rows = statement.query_map([subscription, cursor, end, i64::try_from(max).unwrap_or(i64::MAX)], |row| {
+    let mut rows = statement.query([subscription, cursor, end, i64::try_from(max).unwrap_or(i64::MAX)])?;
+    let (mut page, mut size) = (Vec::new(), 0);
+    while size < PIECE
+        && let Some(row) = rows.next()?
+    {
         let id: i64 = row.get(0)?;
-        let message = events::message(row, 2, row.get_ref(1)?.as_str_or_null()?)?;
-        Ok(StoredDeadLetter { token: Token { id: id.cast_unsigned(), generation: 0 }, message })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+        let own = row.get_ref(1)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+        let message = events::message(row, 2, own)?;
+        size += message.body.len();
+        page.push(StoredDeadLetter { token: Token { id: id.cast_unsigned(), generation: 0 }, message });
+    }
+    Ok(page)
 }
 
 /// A dead letter with what is needed to end it.

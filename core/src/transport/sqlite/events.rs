@@ -13,6 +13,9 @@ use crate::transport::Message;
 /// The columns of an event that [`message`] reads, from `tidings_event e`.
 pub(super) const COLUMNS: &str = "e.timestamp, e.exchange, e.routing_key, e.event_id, e.key, e.body, e.headers";
 
+/// Bytes of bodies after which a claim or a page ends, however many events were asked for.
+pub(super) const PIECE: usize = 32 * 1024 * 1024;
+
 /// An event with its headers encoded, so that the writer thread need not do it.
 #[derive(Debug)]
 pub(super) struct NewEvent {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::Error;
 use crate::transport::{SourceHealth, SubscriptionSpec};
 
 /// Where a delivery that is held came from.
@@ -37,6 +38,8 @@ pub(super) struct SourceState {
     pub(super) flowing: bool,
     /// Fetches nothing any more.
     pub(super) stopped: bool,
+    /// Why it was stopped although nobody asked for that.
+    pub(super) failure: Option<Error>,
     /// Whether events without order were claimed first last time.
     pub(super) plain_first: bool,
     pub(super) health: Arc<Mutex<SourceHealth>>,
@@ -58,6 +61,7 @@ impl SourceState {
             keys: HashMap::new(),
             flowing: true,
             stopped: false,
+            failure: None,
             plain_first: false,
             health,
         }

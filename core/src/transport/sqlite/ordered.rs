@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::Step;
-use super::events::{self, COLUMNS};
+use super::events::{self, COLUMNS, PIECE};
 use super::ledger::Held;
 use super::tx::Tx;
 use crate::transport::{Incoming, Token};
@@ -18,7 +18,7 @@ use crate::transport::{Incoming, Token};
 /// Most events of a key that one claim takes.
 const RUN: usize = 8;
 /// Keys that a claim prefers to spread over before it takes longer runs: handlers work on keys in parallel.
-const SPREAD: usize = 64;
+const SPREAD: usize = 32;
 
 /// Appends an event to its key.
 pub(super) fn append(tx: &Tx<'_>, subscription: i64, key: &str, event: i64) -> Step<()> {
@@ -49,7 +49,8 @@ fn key_row(tx: &Tx<'_>, subscription: i64, key: &str) -> Step<()> {
 pub(super) fn claim(tx: &mut Tx<'_>, source: u64, subscription: i64, owner: i64, max: usize) -> Step<Vec<Incoming>> {
     let keys = ready_keys(tx, subscription, max)?;
     let run = max.div_ceil(keys.len().clamp(1, SPREAD)).min(RUN);
-    let mut claimed = Vec::new();
+    let mut claimed: Vec<Incoming> = Vec::new();
+    let mut size = 0;
     let sql = format!(
         "SELECT o.event, o.due, o.lost, o.headers, {COLUMNS} FROM tidings_ordered o CROSS JOIN tidings_event e ON e.id = o.event
          WHERE o.subscription = ?1 AND o.key = ?2 ORDER BY o.event LIMIT ?3"
@@ -60,7 +61,7 @@ pub(super) fn claim(tx: &mut Tx<'_>, source: u64, subscription: i64, owner: i64,
     )?;
     for key in keys {
         let limit = run.min(max - claimed.len());
-        if limit == 0 {
+        if limit == 0 || size > PIECE {
             break;
         }
         let mut upto = None;
@@ -78,6 +79,10 @@ pub(super) fn claim(tx: &mut Tx<'_>, source: u64, subscription: i64, owner: i64,
             });
             tx.state.ledger.hold(source, event, Held::Keyed(key.clone()));
             upto = Some(event);
+            size += claimed.last().map_or(0, |incoming| incoming.message.body.len());
+            if size > PIECE {
+                break;
+            }
         }
         match upto {
             Some(upto) => {

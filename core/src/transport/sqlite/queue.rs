@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -16,6 +16,8 @@ use crate::{Error, Result};
 /// Requests that may wait, each of them counted once more for every [`UNIT`] bytes in it.
 const ROOM: u32 = 8192;
 const UNIT: usize = 16 * 1024;
+/// How long the writer looks for the next request before it sleeps.
+const LINGER: Duration = Duration::from_micros(50);
 
 /// A request to the writer thread.
 pub(super) enum Request {
@@ -103,6 +105,8 @@ impl<T: Send, F: FnMut(&mut Tx<'_>) -> Step<T> + Send> Work for Call<T, F> {
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    /// How many wait, to be looked at without the lock.
+    arrived: AtomicUsize,
     room: Arc<Semaphore>,
 }
 
@@ -117,6 +121,7 @@ impl Queue {
         Self {
             waiting: Mutex::new(Waiting { requests: VecDeque::new(), sleeping: false, open: true }),
             wake: Condvar::new(),
+            arrived: AtomicUsize::new(0),
             room: Arc::new(Semaphore::new(ROOM as usize)),
         }
     }
@@ -134,6 +139,7 @@ impl Queue {
             return false;
         }
         waiting.requests.push_back(request);
+        self.arrived.store(waiting.requests.len(), Ordering::Relaxed);
         if waiting.sleeping {
             waiting.sleeping = false;
             self.wake.notify_one();
@@ -141,17 +147,28 @@ impl Queue {
         true
     }
 
+    /// Looks for a request for a moment without going to sleep: whoever was just answered may ask again at once, and
+    /// waking a thread takes longer than a commit without the disk.
+    pub(super) fn linger(&self) {
+        let until = Instant::now() + LINGER;
+        while self.arrived.load(Ordering::Relaxed) == 0 && Instant::now() < until {
+            for _ in 0..32 {
+                std::hint::spin_loop();
+            }
+            std::thread::yield_now();
+        }
+    }
+
     /// Everything that waits; if nothing does, waits for the first until `until`. `None`: shut and drained.
     pub(super) fn take(&self, until: Option<Instant>, at_most: usize) -> Option<Vec<Request>> {
         let mut waiting = self.waiting.lock();
         while waiting.requests.is_empty() && waiting.open {
             waiting.sleeping = true;
-            let timed_out = match until {
-                Some(until) => self.wake.wait_until(&mut waiting, until).timed_out(),
-                None => {
-                    self.wake.wait(&mut waiting);
-                    false
-                }
+            let timed_out = if let Some(until) = until {
+                self.wake.wait_until(&mut waiting, until).timed_out()
+            } else {
+                self.wake.wait(&mut waiting);
+                false
             };
             waiting.sleeping = false;
             if timed_out {
@@ -162,7 +179,9 @@ impl Queue {
             return None;
         }
         let count = waiting.requests.len().min(at_most);
-        Some(waiting.requests.drain(..count).collect())
+        let taken = waiting.requests.drain(..count).collect();
+        self.arrived.store(waiting.requests.len(), Ordering::Relaxed);
+        Some(taken)
     }
 
     /// No more requests; those that wait are still done.

@@ -83,9 +83,11 @@ impl Source for SqliteSource {
     }
 
     async fn set_flow(&self, open: bool) -> Result<()> {
-        self.change(move |source| source.flowing = open).await?;
-        self.health.lock().consuming = open;
-        Ok(())
+        self.change(move |source| {
+            source.flowing = open;
+            source.health.lock().consuming = open && !source.stopped;
+        })
+        .await
     }
 
     fn health(&self) -> SourceHealth {

@@ -138,3 +138,22 @@ fn lost() -> Error {
     Error::new(ErrorKind::ConnectionFailed, "the store's writer ended while it had this request")
         .remedy("connect again")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_of_the_parent_is_refused_in_the_child() {
+        let (_sender, ended) = watch::channel(false);
+        let queue = Arc::new(Queue::new());
+        let mut store = Store::new("x.db".into(), queue.clone(), ended);
+        // As it is after a fork: the store was opened by another process.
+        store.pid = std::process::id() + 1;
+        assert_eq!(store.call(0, |_| Ok(())).await.unwrap_err().code(), "FORKED_CLIENT");
+        assert_eq!(store.next(1, 1).await.unwrap_err().code(), "FORKED_CLIENT");
+        store.post(|_| Ok(()));
+        drop(store);
+        assert!(queue.room(0).await.is_some(), "nothing of the parent's was touched");
+    }
+}

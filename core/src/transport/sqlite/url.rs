@@ -81,10 +81,10 @@ impl Options {
                 }
                 "busy_timeout" => {
                     options.busy_timeout =
-                        Duration::from_millis(number("give it in milliseconds: busy_timeout=5000")?.into())
+                        Duration::from_millis(number("give it in milliseconds: busy_timeout=5000")?.into());
                 }
                 "retention" => {
-                    options.retention = Duration::from_secs(number("give it in seconds: retention=86400")?.into())
+                    options.retention = Duration::from_secs(number("give it in seconds: retention=86400")?.into());
                 }
                 _ => {
                     return Err(refuse(

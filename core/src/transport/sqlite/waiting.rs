@@ -33,14 +33,14 @@ impl Next {
 /// What a consumer gets once the transaction is durable.
 pub(super) struct Served {
     next: Next,
-    claimed: Vec<Incoming>,
+    claimed: Result<Vec<Incoming>>,
 }
 
 impl Served {
     /// Hands it over; if the consumer has gone, returns its source and what nobody got.
     pub(super) fn answer(self) -> Option<(u64, Vec<Incoming>)> {
         let source = self.next.source;
-        match self.next.reply.send(Ok(self.claimed)) {
+        match self.next.reply.send(self.claimed) {
             Err(Ok(claimed)) if !claimed.is_empty() => Some((source, claimed)),
             _ => None,
         }
@@ -121,10 +121,11 @@ impl Waiting {
                         at += 1;
                         continue;
                     }
-                    claimed
+                    Ok(claimed)
                 }
                 // Stopped or closed: nothing will come.
-                _ => Vec::new(),
+                Some(source) => source.failure.as_ref().map_or_else(|| Ok(Vec::new()), |error| Err(error.duplicate())),
+                None => Ok(Vec::new()),
             };
             served.push(Served { next: self.0.remove(at), claimed });
         }

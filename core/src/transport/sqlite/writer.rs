@@ -24,8 +24,9 @@ const GROUP: usize = 4096;
 /// How often other processes are looked at while somebody waits: at first, and after a while of nothing.
 const POLL_MIN: Duration = Duration::from_millis(1);
 const POLL_MAX: Duration = Duration::from_millis(10);
-/// Pause after chores failed, so that a full disk is not asked all the time.
+/// Pause after a failure, so that a full disk is not asked all the time: at first, and at most.
 const FAILED_PAUSE: Duration = Duration::from_millis(100);
+const FAILED_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// A write-ahead log beyond this is cut, even if readers must be waited for.
 const WAL_LIMIT: u64 = 64 * 1024 * 1024;
 /// Transactions between two looks at the size of the log.
@@ -52,6 +53,7 @@ pub(super) struct Writer {
     polled: i64,
     poll: Duration,
     not_before: Option<Instant>,
+    pause: Duration,
     transactions: u32,
     ended: watch::Sender<bool>,
 }
@@ -89,6 +91,7 @@ impl Writer {
             polled: -1,
             poll: POLL_MIN,
             not_before: None,
+            pause: FAILED_PAUSE,
             transactions: 0,
             ended,
         }
@@ -107,8 +110,12 @@ impl Writer {
                 }
             }
             if !work.is_empty() || self.is_due() {
+                let asked = !work.is_empty();
                 self.group(work);
                 self.between_groups();
+                if asked {
+                    self.queue.linger();
+                }
             }
         }
         if let Err(error) = clock::remember(&self.conn, self.clock.now()) {
@@ -154,7 +161,7 @@ impl Writer {
             match self.look() {
                 Ok(true) => self.poll = POLL_MIN,
                 Ok(false) => {
-                    self.poll = (self.poll + self.poll / 8).min(POLL_MAX);
+                    self.poll = (self.poll + self.poll / 128).min(POLL_MAX);
                     return false;
                 }
                 Err(fault) => {
@@ -192,10 +199,14 @@ impl Writer {
         match self.attempt(&mut work, chores) {
             Ok(()) => {
                 self.recovered();
-                work.into_iter().for_each(|task| task.finish(None));
+                for task in work {
+                    task.finish(None);
+                }
             }
             Err(Failed::Whole(error)) => {
-                work.into_iter().for_each(|task| task.finish(Some(error.duplicate())));
+                for task in work {
+                    task.finish(Some(error.duplicate()));
+                }
                 self.failed(&error);
             }
             Err(Failed::Statement(_)) => {
@@ -214,10 +225,11 @@ impl Writer {
     }
 
     fn recovered(&mut self) {
+        self.pause = FAILED_PAUSE;
         if self.not_before.take().is_some() {
             for (_, source) in self.state.ledger.iter() {
                 let mut health = source.health.lock();
-                (health.connected, health.consuming) = (true, source.flowing);
+                (health.connected, health.consuming) = (true, source.flowing && !source.stopped);
                 health.recoveries += 1;
             }
         }
@@ -226,7 +238,8 @@ impl Writer {
     /// Consumers wait until the store works again, unless it never will by itself.
     fn failed(&mut self, error: &Error) {
         tracing::warn!(%error, "a transaction on the store failed");
-        self.not_before = Some(Instant::now() + FAILED_PAUSE);
+        self.not_before = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(FAILED_PAUSE_MAX);
         self.waiting.wake();
         for (_, source) in self.state.ledger.iter() {
             let mut health = source.health.lock();
