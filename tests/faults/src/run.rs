@@ -11,7 +11,7 @@ use crate::case::{Case, Fault};
 use crate::crew::{Crew, subscription};
 use crate::ledger::Ledger;
 use crate::options::Options;
-use crate::servers::Refused;
+use crate::servers::{Place, Refused};
 
 /// How a case ended.
 pub(crate) enum Verdict {
@@ -29,9 +29,9 @@ const PROBES: u64 = 50;
 
 /// Runs a case.
 pub(crate) fn run(case: &Case, options: &Options, seed: u64, client: &Path) -> Verdict {
-    let result = prepare(case).and_then(|(folder, url)| {
-        let report = Run::new(case, options, seed, client, url).go()?;
-        drop(folder);
+    let result = prepare(case).and_then(|(folder, place)| {
+        let report = Run::new(case, options, seed, client, place.url.clone()).go()?;
+        drop((place, folder));
         Ok(report)
     });
     match result {
@@ -41,13 +41,13 @@ pub(crate) fn run(case: &Case, options: &Options, seed: u64, client: &Path) -> V
     }
 }
 
-fn prepare(case: &Case) -> Result<(tempfile::TempDir, String), Refused> {
+fn prepare(case: &Case) -> Result<(tempfile::TempDir, Place), Refused> {
     let folder = tempfile::tempdir().map_err(|e| Refused::Failed(e.to_string()))?;
-    let url = case.server.url(folder.path())?;
+    let place = case.server.place(folder.path())?;
     if case.faults.iter().any(|fault| fault.needs_server()) {
         case.server.may_disturb()?;
     }
-    Ok((folder, url))
+    Ok((folder, place))
 }
 
 struct Run<'a> {

@@ -12,6 +12,23 @@ pub(crate) enum Refused {
     Failed(String),
 }
 
+/// Where a case takes place.
+pub(crate) struct Place {
+    pub(crate) url: String,
+    vhost: Option<(Server, String)>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((server, vhost)) = &self.vhost
+            && let Err(Refused::Failed(why) | Refused::Skip(why)) =
+                server.services(&["ctl", server.name, "delete_vhost", vhost])
+        {
+            eprintln!("the virtual host {vhost} is left behind: {why}");
+        }
+    }
+}
+
 /// One broker to run cases on.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -35,11 +52,31 @@ impl Server {
         !self.variable.is_empty()
     }
 
-    /// Its URL; `folder` is where an embedded one goes.
-    pub(crate) fn url(&self, folder: &Path) -> Result<String, Refused> {
+    /// A place of its own for a case, gone with it; `folder` is where an embedded one goes.
+    ///
+    /// On a RabbitMQ of ours that is a virtual host: delays are shared by all subscriptions of one, and a queue that
+    /// somebody left there and that refuses what comes due would hold them up.
+    pub(crate) fn place(&self, folder: &Path) -> Result<Place, Refused> {
         if !self.is_rabbitmq() {
-            return Ok(format!("sqlite:{}", folder.join("events.db").display()));
+            return Ok(Place { url: format!("sqlite:{}", folder.join("events.db").display()), vhost: None });
         }
+        let given = self.url()?;
+        let name = format!("tidings-faults-{}", std::process::id());
+        match self.services(&["ctl", self.name, "add_vhost", &name]) {
+            Ok(()) => {}
+            Err(Refused::Skip(_)) => return Ok(Place { url: given, vhost: None }),
+            Err(failed) => return Err(failed),
+        }
+        let vhost = Some((self.clone(), name.clone()));
+        let user = given.split_once("//").and_then(|(_, rest)| rest.split([':', '@']).next()).unwrap_or("guest");
+        self.services(&["ctl", self.name, "set_permissions", "-p", &name, user, ".*", ".*", ".*"])?;
+        let (base, query) = given.split_once('?').unwrap_or((&given, ""));
+        let end =
+            base.find("//").and_then(|at| base[at + 2..].find('/').map(|slash| at + 2 + slash)).unwrap_or(base.len());
+        Ok(Place { url: format!("{}/{name}?{query}", &base[..end]), vhost })
+    }
+
+    fn url(&self) -> Result<String, Refused> {
         let url = std::env::var(self.variable)
             .map_err(|_| Refused::Skip(format!("{} is not set (eval \"$(tests/services env)\")", self.variable)))?;
         // A frozen client is given up on within seconds, so that it has to recover.
