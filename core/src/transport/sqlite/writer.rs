@@ -98,9 +98,14 @@ impl Writer {
     }
 
     /// Works until the queue is shut and drained.
-    pub(super) fn run(mut self) {
-        // Dropped after the connection, since it is declared first.
+    pub(super) fn run(self) {
         let _end = End(self.id.clone(), self.queue.clone(), self.ended.clone());
+        // Declared later, so dropped earlier, after a panic too: nobody is told of the end while the file is open.
+        let mut writer = self;
+        writer.work();
+    }
+
+    fn work(&mut self) {
         while let Some(requests) = self.queue.take(self.wake_at(), GROUP) {
             let mut work = Vec::with_capacity(requests.len());
             for request in requests {
@@ -121,7 +126,6 @@ impl Writer {
         if let Err(error) = clock::remember(&self.conn, self.clock.now()) {
             tracing::debug!(?error, "the store's time was not written at its end");
         }
-        drop(self);
     }
 
     /// When the thread has to do something although nobody asks.
@@ -262,7 +266,13 @@ impl Writer {
                     self.committed(served);
                     return Ok(());
                 }
-                Err(error) => Failed::Whole(Fault::from(error).into_error(&path)),
+                Err(error) => {
+                    // The disk may have kept what could not be confirmed; a full one or a lock takes nothing.
+                    let error = Fault::from(error).into_error(&path);
+                    let known =
+                        [ErrorKind::StoreFull, ErrorKind::StoreBusy, ErrorKind::StoreReadOnly].contains(&error.kind());
+                    Failed::Whole(if known { error } else { error.with_unknown_outcome() })
+                }
             },
             Err(fault) => Failed::Statement(fault.into_error(&path)),
         };
