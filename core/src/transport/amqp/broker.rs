@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::connection::{Connector, Live, open};
-use super::dead_letters::{Context, Walk};
+use super::dead_letters::{Context, MAX_PREFETCH, Walk};
 use super::error;
+use super::forked::Home;
 use super::lattice::MAX_DELAY;
 use super::outbound::Outbound;
 use super::publisher::Publisher;
@@ -26,6 +28,9 @@ use crate::{Error, ErrorKind, Result};
 /// RabbitMQ 4 closes the channel for a larger body.
 const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 
+/// With this, what is held longest is settled within the server's `consumer_timeout` of 30 minutes.
+const LONGEST_HOLD: Duration = Duration::from_secs(25 * 60);
+
 /// One virtual host of a RabbitMQ.
 #[derive(Debug)]
 pub(super) struct Broker {
@@ -37,6 +42,7 @@ pub(super) struct Broker {
     used: Mutex<BTreeMap<String, Arc<str>>>,
     sources: Mutex<Vec<std::sync::Weak<AmqpSource>>>,
     closed: AtomicBool,
+    home: Home,
 }
 
 impl Broker {
@@ -56,10 +62,12 @@ impl Broker {
             used: Mutex::default(),
             sources: Mutex::default(),
             closed: AtomicBool::new(false),
+            home: Home::here(),
         })
     }
 
     fn check_open(&self) -> Result<()> {
+        self.home.check()?;
         if self.closed.load(Ordering::Acquire) { Err(error::closed()) } else { Ok(()) }
     }
 
@@ -117,6 +125,9 @@ impl Transport for Broker {
     }
 
     async fn publish(&self, batch: Vec<Message>) -> Vec<Result<Receipt>> {
+        if let Err(error) = self.home.check() {
+            return batch.iter().map(|_| Err(error.duplicate())).collect();
+        }
         let asked: Vec<_> = batch.iter().map(|m| (m.id.clone(), m.routing_key.clone(), m.require_route)).collect();
         let outcomes = self.publisher.publish(batch, |message, reply| match check(&message) {
             Ok(()) => Ok(Outbound::event(message, reply)),
@@ -132,6 +143,14 @@ impl Transport for Broker {
             return Err(Error::new(ErrorKind::Unsupported, "this transport does not keep order per key")
                 .field("ordered", true)
                 .remedy("subscribe without ordered, or use sqlite:"));
+        }
+        if spec.max_hold > LONGEST_HOLD {
+            tracing::warn!(
+                subscription = %spec.name,
+                max_hold = ?spec.max_hold,
+                "RabbitMQ closes a channel that holds an event for 30 minutes, unless its consumer_timeout was raised: \
+                 raise it there too, or lower max_hold to 25 minutes"
+            );
         }
         let queue_type = match self.config.queue_type {
             QueueType::Classic => QueueType::Classic,
@@ -155,6 +174,7 @@ impl Transport for Broker {
             publisher: self.publisher.clone(),
             infrastructure: self.config.queue_type,
             exchange,
+            per_channel: MAX_PREFETCH,
         };
         let walk = Walk::open(context, subscription).await?;
         self.used.lock().entry(subscription.to_owned()).or_insert_with(|| DEFAULT_EXCHANGE.into());
@@ -195,6 +215,7 @@ impl Transport for Broker {
     }
 
     async fn close(&self) -> Result<()> {
+        self.home.check()?;
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
