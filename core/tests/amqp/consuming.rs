@@ -51,6 +51,39 @@ async fn acks_in_any_order_leave_nothing() {
     bench.done().await;
 }
 
+/// A quorum queue's channel keeps back acks beyond 32 that are under way, and forgets them when it closes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acked_before_a_close_does_not_come_again() {
+    // With further events in the queue, and without.
+    for (count, waiting) in [(100, 0), (100, 300), (400, 0), (400, 300), (2000, 0), (2000, 300)] {
+        let Some(mut bench) = Bench::new("graceful").await else { return };
+        bench.spec.prefetch = 2000;
+        let source = bench.subscribe().await;
+        let mut held = Vec::new();
+        for part in [count, waiting] {
+            let batch: Vec<_> = (0..part).map(|n| bench.message(&n.to_string())).collect();
+            for result in bench.transport.publish(batch).await {
+                result.unwrap();
+            }
+            while held.len() < count {
+                held.extend(next(&source, count - held.len()).await);
+            }
+            // What comes after this waits in the queue.
+            source.stop().await;
+        }
+        // The oldest stays: each ack is a frame of its own.
+        fastrand::shuffle(&mut held[1..]);
+        let acks = held[1..].iter().map(|event| (event.token, Settlement::Ack)).collect();
+        assert!(source.settle(acks).await.into_iter().all(|result| result.is_ok()));
+        source.close().await;
+        let left = u32::try_from(waiting + 1).unwrap();
+        until("the oldest is back", || async { depth(&bench.name).await >= left }).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(depth(&bench.name).await, left, "{count}, {waiting}: acked, and came again");
+        bench.done().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_released_event_comes_again() {
     for queue_type in [QueueType::Quorum, QueueType::Classic] {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
 use tokio::time::Instant;
 
+use super::barrier::acks_passed_on;
 use super::connection::{Connector, answer_in_time};
 use super::forked::Home;
 use super::headers::{has_extra, incoming, name_of, timestamp};
@@ -69,6 +71,8 @@ pub(super) struct Walk {
     /// Deliveries that are neither replayed nor discarded, with what a foreign publisher had set.
     held: HashMap<Token, Option<Arc<BasicProperties>>>,
     can_replay: bool,
+    /// Acks were sent while the queue had more than what is ours, so that a `get` could not tell that they arrived.
+    unsure: AtomicBool,
     home: Home,
 }
 
@@ -99,6 +103,7 @@ impl Walk {
             surplus: VecDeque::new(),
             held: HashMap::new(),
             can_replay: false,
+            unsure: AtomicBool::new(false),
             home: Home::here(),
         })
     }
@@ -225,6 +230,8 @@ impl Walk {
         if self.seen + self.room >= self.depth {
             let asking = channel.basic_get(name_of(&*self.queue), BasicGetOptions::default());
             answer_in_time(asking, "removing dead letters").await?;
+        } else {
+            self.unsure.store(true, Relaxed);
         }
         Ok(())
     }
@@ -367,6 +374,11 @@ impl DeadLetters for Walk {
         self.consumer = None;
         for channel in &self.channels {
             if channel.status().connected() {
+                if self.unsure.load(Relaxed)
+                    && let Err(error) = acks_passed_on(channel, &self.queue).await
+                {
+                    tracing::debug!(subscription = %self.name, %error, "the last removals may not have arrived");
+                }
                 close_channel(channel).await;
             }
         }

@@ -30,6 +30,6 @@ mod tests {
     fn only_the_process_that_connected_goes_on() {
         assert!(Home::here().check().is_ok());
         let error = Home(std::process::id() + 1).check().unwrap_err();
-        assert_eq!((error.code(), error.is_retryable()), ("FORKED_CLIENT", false));
+        assert_eq!((error.code(), error.retryable()), ("FORKED_CLIENT", false));
     }
 }
