@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tidings::transport::{Ordering, QueueType, Settlement};
 
@@ -82,6 +82,34 @@ async fn what_was_acked_before_a_close_does_not_come_again() {
         assert_eq!(depth(&bench.name).await, left, "{count}, {waiting}: acked, and came again");
         bench.done().await;
     }
+}
+
+/// Anybody may publish tables within tables; they are cut where they are read, and the event can be settled.
+#[tokio::test(flavor = "multi_thread")]
+async fn deeply_nested_headers_of_others_are_cut() {
+    let Some(bench) = Bench::new("nested").await else { return };
+    let source = bench.subscribe().await;
+    let deep = (0..100).fold(AMQPValue::LongInt(1), |value, _| AMQPValue::FieldArray(vec![value].into()));
+    let mut headers = FieldTable::default();
+    headers.insert("deep".into(), deep);
+    headers.insert("x-foreign".into(), AMQPValue::LongInt(1));
+    headers.insert("CC".into(), AMQPValue::FieldArray(vec![AMQPValue::LongString("elsewhere".into())].into()));
+    let (connection, channel) = bare().await;
+    let key = format!("{}.x", bench.domain);
+    let properties = lapin::BasicProperties::default().with_headers(headers);
+    channel
+        .basic_publish("domain-events".into(), key.as_str().into(), BasicPublishOptions::default(), b"{}", properties)
+        .await
+        .unwrap();
+    connection.close(200, "".into()).await.unwrap();
+    let event = next_one(&source).await;
+    let headers = &event.message.headers;
+    assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["deep"]);
+    assert!(headers.check().is_ok() && format!("{headers:?}").contains("nested too deeply"));
+    settle(&source, &event, Settlement::DeadLetter { headers: headers.clone() }).await;
+    until("it is dead", || async { depth(&format!("{}-dl", bench.name)).await == 1 }).await;
+    source.close().await;
+    bench.done().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
