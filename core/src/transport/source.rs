@@ -62,7 +62,8 @@ pub enum Settlement {
 pub struct SourceHealth {
     /// The broker or file can be reached.
     pub connected: bool,
-    /// The broker has a live consumer of ours: new events will arrive.
+    /// The broker has a live consumer of ours: new events will arrive. A lost consumer comes back while `next` is
+    /// awaited, so a source that nobody asks for events may stay without one.
     pub consuming: bool,
     /// How often it had to recover.
     pub recoveries: u64,

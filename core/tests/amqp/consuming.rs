@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tidings::transport::{Ordering, QueueType, Settlement};
 
@@ -48,6 +48,67 @@ async fn acks_in_any_order_leave_nothing() {
     assert_eq!(source.health().recoveries, 0);
     source.close().await;
     assert_eq!(depth(&bench.name).await, 0);
+    bench.done().await;
+}
+
+/// A quorum queue's channel keeps back acks beyond 32 that are under way, and forgets them when it closes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acked_before_a_close_does_not_come_again() {
+    // With further events in the queue, and without.
+    for (count, waiting) in [(100, 0), (100, 300), (400, 0), (400, 300), (2000, 0), (2000, 300)] {
+        let Some(mut bench) = Bench::new("graceful").await else { return };
+        bench.spec.prefetch = 2000;
+        let source = bench.subscribe().await;
+        let mut held = Vec::new();
+        for part in [count, waiting] {
+            let batch: Vec<_> = (0..part).map(|n| bench.message(&n.to_string())).collect();
+            for result in bench.transport.publish(batch).await {
+                result.unwrap();
+            }
+            while held.len() < count {
+                held.extend(next(&source, count - held.len()).await);
+            }
+            // What comes after this waits in the queue.
+            source.stop().await;
+        }
+        // The oldest stays: each ack is a frame of its own.
+        fastrand::shuffle(&mut held[1..]);
+        let acks = held[1..].iter().map(|event| (event.token, Settlement::Ack)).collect();
+        assert!(source.settle(acks).await.into_iter().all(|result| result.is_ok()));
+        source.close().await;
+        let left = u32::try_from(waiting + 1).unwrap();
+        until("the oldest is back", || async { depth(&bench.name).await >= left }).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(depth(&bench.name).await, left, "{count}, {waiting}: acked, and came again");
+        bench.done().await;
+    }
+}
+
+/// Anybody may publish tables within tables; they are cut where they are read, and the event can be settled.
+#[tokio::test(flavor = "multi_thread")]
+async fn deeply_nested_headers_of_others_are_cut() {
+    let Some(bench) = Bench::new("nested").await else { return };
+    let source = bench.subscribe().await;
+    let deep = (0..100).fold(AMQPValue::LongInt(1), |value, _| AMQPValue::FieldArray(vec![value].into()));
+    let mut headers = FieldTable::default();
+    headers.insert("deep".into(), deep);
+    headers.insert("x-foreign".into(), AMQPValue::LongInt(1));
+    headers.insert("CC".into(), AMQPValue::FieldArray(vec![AMQPValue::LongString("elsewhere".into())].into()));
+    let (connection, channel) = bare().await;
+    let key = format!("{}.x", bench.domain);
+    let properties = lapin::BasicProperties::default().with_headers(headers);
+    channel
+        .basic_publish("domain-events".into(), key.as_str().into(), BasicPublishOptions::default(), b"{}", properties)
+        .await
+        .unwrap();
+    connection.close(200, "".into()).await.unwrap();
+    let event = next_one(&source).await;
+    let headers = &event.message.headers;
+    assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["deep"]);
+    assert!(headers.check().is_ok() && format!("{headers:?}").contains("nested too deeply"));
+    settle(&source, &event, Settlement::DeadLetter { headers: headers.clone() }).await;
+    until("it is dead", || async { depth(&format!("{}-dl", bench.name)).await == 1 }).await;
+    source.close().await;
     bench.done().await;
 }
 

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::connection::{Connector, Live, open};
-use super::dead_letters::{Context, Walk};
+use super::dead_letters::{Context, MAX_PREFETCH, Walk};
 use super::error;
+use super::forked::Home;
 use super::lattice::MAX_DELAY;
 use super::outbound::Outbound;
 use super::publisher::Publisher;
@@ -26,6 +28,9 @@ use crate::{Error, ErrorKind, Result};
 /// RabbitMQ 4 closes the channel for a larger body.
 const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 
+/// With this, what is held longest is settled within the server's `consumer_timeout` of 30 minutes.
+const LONGEST_HOLD: Duration = Duration::from_secs(25 * 60);
+
 /// One virtual host of a RabbitMQ.
 #[derive(Debug)]
 pub(super) struct Broker {
@@ -37,6 +42,7 @@ pub(super) struct Broker {
     used: Mutex<BTreeMap<String, Arc<str>>>,
     sources: Mutex<Vec<std::sync::Weak<AmqpSource>>>,
     closed: AtomicBool,
+    home: Home,
 }
 
 impl Broker {
@@ -56,11 +62,29 @@ impl Broker {
             used: Mutex::default(),
             sources: Mutex::default(),
             closed: AtomicBool::new(false),
+            home: Home::here(),
         })
     }
 
     fn check_open(&self) -> Result<()> {
+        self.home.check()?;
         if self.closed.load(Ordering::Acquire) { Err(error::closed()) } else { Ok(()) }
+    }
+
+    /// A walk over dead letters that reads `per_channel` of them from one channel at most.
+    async fn walk(&self, subscription: &str, per_channel: u16) -> Result<Walk> {
+        self.check_open()?;
+        let exchange = self.used.lock().get(subscription).cloned().unwrap_or_else(|| DEFAULT_EXCHANGE.into());
+        let context = Context {
+            connector: self.consume.clone(),
+            publisher: self.publisher.clone(),
+            infrastructure: self.config.queue_type,
+            exchange,
+            per_channel,
+        };
+        let walk = Walk::open(context, subscription).await?;
+        self.used.lock().entry(subscription.to_owned()).or_insert_with(|| DEFAULT_EXCHANGE.into());
+        Ok(walk)
     }
 
     async fn count(&self, name: &str) -> Result<Option<SubscriptionInfo>> {
@@ -117,6 +141,9 @@ impl Transport for Broker {
     }
 
     async fn publish(&self, batch: Vec<Message>) -> Vec<Result<Receipt>> {
+        if let Err(error) = self.home.check() {
+            return batch.iter().map(|_| Err(error.duplicate())).collect();
+        }
         let asked: Vec<_> = batch.iter().map(|m| (m.id.clone(), m.routing_key.clone(), m.require_route)).collect();
         let outcomes = self.publisher.publish(batch, |message, reply| match check(&message) {
             Ok(()) => Ok(Outbound::event(message, reply)),
@@ -133,6 +160,14 @@ impl Transport for Broker {
                 .field("ordered", true)
                 .remedy("subscribe without ordered, or use sqlite:"));
         }
+        if spec.max_hold > LONGEST_HOLD {
+            tracing::warn!(
+                subscription = %spec.name,
+                max_hold = ?spec.max_hold,
+                "RabbitMQ closes a channel that holds an event for 30 minutes, unless its consumer_timeout was raised: \
+                 raise it there too, or lower max_hold to 25 minutes"
+            );
+        }
         let queue_type = match self.config.queue_type {
             QueueType::Classic => QueueType::Classic,
             QueueType::Quorum => spec.effective_queue_type(),
@@ -148,17 +183,7 @@ impl Transport for Broker {
     }
 
     async fn dead_letters(&self, subscription: &str) -> Result<Box<dyn DeadLetters>> {
-        self.check_open()?;
-        let exchange = self.used.lock().get(subscription).cloned().unwrap_or_else(|| DEFAULT_EXCHANGE.into());
-        let context = Context {
-            connector: self.consume.clone(),
-            publisher: self.publisher.clone(),
-            infrastructure: self.config.queue_type,
-            exchange,
-        };
-        let walk = Walk::open(context, subscription).await?;
-        self.used.lock().entry(subscription.to_owned()).or_insert_with(|| DEFAULT_EXCHANGE.into());
-        Ok(Box::new(walk))
+        Ok(Box::new(self.walk(subscription, MAX_PREFETCH).await?))
     }
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>> {
@@ -195,6 +220,7 @@ impl Transport for Broker {
     }
 
     async fn close(&self) -> Result<()> {
+        self.home.check()?;
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
@@ -206,5 +232,72 @@ impl Transport for Broker {
         self.consume.close().await;
         self.publish.close().await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outbound::Destination;
+    use super::*;
+    use crate::Headers;
+
+    /// Acks give a channel new room, and more letters than it was to read; a later channel does not see those.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_walk_over_several_channels_misses_nothing() {
+        let url = std::env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672".to_owned());
+        let broker = match Broker::reach(&url).await {
+            Ok(broker) => broker,
+            Err(error) => return println!("SKIPPED: no RabbitMQ: {error}"),
+        };
+        let name: Arc<str> = format!("walk.{}", crate::event::new_id()).into();
+        let mut spec = SubscriptionSpec::new(&*name);
+        spec.binding_keys = vec![format!("{name}.x")];
+        broker.subscribe(&spec).await.unwrap().close().await;
+        for discarded in [0, 1, 3, 4] {
+            let letters = (0..50).collect();
+            let published = broker.publisher.publish(letters, |n: u32, reply| {
+                let message = Message {
+                    exchange: DEFAULT_EXCHANGE.into(),
+                    routing_key: "user.registered".into(),
+                    id: n.to_string().into(),
+                    key: None,
+                    timestamp: Timestamp::EPOCH,
+                    body: bytes::Bytes::from_static(b"{}"),
+                    headers: Headers::new(),
+                    deliver_at: None,
+                    require_route: false,
+                    deadline: None,
+                };
+                Ok(Outbound { to: Destination::DeadLetters(name.clone()), ..Outbound::event(message, reply) })
+            });
+            assert!(published.await.into_iter().all(|outcome| outcome.is_ok()));
+            let mut walk = broker.walk(&name, 10).await.unwrap();
+            assert_eq!(walk.depth(), 50);
+            let (mut ids, mut left) = (Vec::new(), 0);
+            loop {
+                let letters = walk.next(4).await.unwrap();
+                if letters.is_empty() {
+                    break;
+                }
+                ids.extend(letters.iter().map(|letter| letter.message.id.to_string()));
+                let tokens: Vec<_> = letters.iter().map(|letter| letter.token).take(discarded).collect();
+                left += letters.len() - tokens.len();
+                assert!(walk.discard(tokens).await.into_iter().all(|result| result.is_ok()));
+                // For what the acks make room for.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(ids, (0..50).map(|n| n.to_string()).collect::<Vec<_>>(), "{discarded} of 4 discarded");
+            Box::new(walk).close().await.unwrap();
+            let mut rest = broker.walk(&name, MAX_PREFETCH).await.unwrap();
+            assert_eq!(rest.depth(), left as u64, "{discarded} of 4 discarded");
+            while let letters = rest.next(100).await.unwrap()
+                && !letters.is_empty()
+            {
+                rest.discard(letters.into_iter().map(|letter| letter.token).collect()).await;
+            }
+            Box::new(rest).close().await.unwrap();
+        }
+        assert!(broker.delete_subscription(&name).await.unwrap());
+        broker.close().await.unwrap();
     }
 }

@@ -138,7 +138,12 @@ impl Connector {
 pub(super) async fn open(config: &Arc<Config>) -> Result<Live> {
     let target = config.target();
     let tls = match &config.tls {
-        Some(files) => Some(Arc::new(read(files)?)),
+        Some(files) => {
+            let files = files.clone();
+            let reading = tokio::task::spawn_blocking(move || read(&files)).await;
+            let failed = |e| Error::new(ErrorKind::Internal, "reading the TLS files was cut short").source(e);
+            Some(Arc::new(reading.map_err(failed)??))
+        }
         None => None,
     };
     let runtime = lapin::runtime::default_runtime().map_err(|e| error::connecting(e, config))?;

@@ -2,8 +2,9 @@
 //!
 //! Everything that was looked at stays unacked until the walk ends; closing the channels then puts it back in its place.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,19 +16,21 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
 use tokio::time::Instant;
 
+use super::barrier::acks_passed_on;
 use super::connection::{Connector, answer_in_time};
+use super::forked::Home;
 use super::headers::{has_extra, incoming, name_of, timestamp};
 use super::outbound::{Destination, Outbound};
 use super::publisher::Publisher;
 use super::source::{close_channel, stale};
-use super::topology::{Declarer, dead_letter_queue};
+use super::topology::{CANCEL, Declarer, dead_letter_queue};
 use crate::event::name;
 use crate::settlement::reason;
 use crate::transport::{DeadLetters, Message, QueueType, StoredDeadLetter, Token};
 use crate::{Error, ErrorKind, Result};
 
 /// Most that one channel can have unacked.
-const MAX_PREFETCH: u64 = 65_535;
+pub(super) const MAX_PREFETCH: u16 = u16::MAX;
 /// When nothing has come for this long, what was counted at the start is gone.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often the queue is asked whether what was held is back, and for how long.
@@ -45,6 +48,8 @@ pub(super) struct Context {
     pub(super) infrastructure: QueueType,
     /// Exchange that the subscription's events came from.
     pub(super) exchange: Arc<str>,
+    /// Most that one channel reads; [`MAX_PREFETCH`] but in tests.
+    pub(super) per_channel: u16,
 }
 
 /// Dead letters, oldest first.
@@ -61,9 +66,14 @@ pub(super) struct Walk {
     consumer: Option<Consumer>,
     /// Deliveries that the current channel has still room for.
     room: u64,
+    /// Read from a channel that is full, and not handed over yet.
+    surplus: VecDeque<StoredDeadLetter>,
     /// Deliveries that are neither replayed nor discarded, with what a foreign publisher had set.
     held: HashMap<Token, Option<Arc<BasicProperties>>>,
     can_replay: bool,
+    /// Acks were sent while the queue had more than what is ours, so that a `get` could not tell that they arrived.
+    unsure: AtomicBool,
+    home: Home,
 }
 
 impl Walk {
@@ -90,18 +100,36 @@ impl Walk {
             channels: Vec::new(),
             consumer: None,
             room: 0,
+            surplus: VecDeque::new(),
             held: HashMap::new(),
             can_replay: false,
+            unsure: AtomicBool::new(false),
+            home: Home::here(),
         })
+    }
+
+    /// Ends the consumer of a channel that is full. Acks have made room on it for more than was asked for: what came
+    /// is held there, so no later channel would see it.
+    async fn finish_channel(&mut self) -> Result<()> {
+        let Some(mut consumer) = self.consumer.take() else { return Ok(()) };
+        if let Some(channel) = self.channels.last() {
+            answer_in_time(channel.basic_cancel(consumer.tag(), CANCEL), "ending a walk's consumer").await?;
+        }
+        while let Some(delivery) = consumer.next().await {
+            let delivery =
+                delivery.map_err(|error| super::error::answered(error, &format!("reading queue {}", self.queue)))?;
+            if self.seen < self.depth {
+                let letter = self.read(delivery);
+                self.surplus.push_back(letter);
+            }
+        }
+        Ok(())
     }
 
     /// A consumer with room for the next delivery.
     async fn consumer(&mut self) -> Result<&mut Consumer> {
-        if self.room == 0 {
-            self.consumer = None;
-        }
         if self.consumer.is_none() {
-            let room = (self.depth - self.seen).min(MAX_PREFETCH);
+            let room = (self.depth - self.seen).min(self.context.per_channel.into());
             let (channel, _) = self.context.connector.channel().await?;
             let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
             answer_in_time(channel.basic_qos(prefetch, BasicQosOptions::default()), "the prefetch").await?;
@@ -124,7 +152,7 @@ impl Walk {
         let extra = has_extra(&delivery.properties).then(|| Arc::new(delivery.properties.clone()));
         self.held.insert(token, extra);
         self.seen += 1;
-        self.room -= 1;
+        self.room = self.room.saturating_sub(1);
         let (mut headers, notes) = incoming(&delivery.properties, &self.name);
         if headers.get(name::DEAD_REASON).is_none() {
             headers.set(name::DEAD_REASON, notes.death_reason.unwrap_or_else(|| reason::BROKER.to_owned()));
@@ -202,6 +230,8 @@ impl Walk {
         if self.seen + self.room >= self.depth {
             let asking = channel.basic_get(name_of(&*self.queue), BasicGetOptions::default());
             answer_in_time(asking, "removing dead letters").await?;
+        } else {
+            self.unsure.store(true, Relaxed);
         }
         Ok(())
     }
@@ -250,8 +280,22 @@ impl DeadLetters for Walk {
     }
 
     async fn next(&mut self, max: usize) -> Result<Vec<StoredDeadLetter>> {
+        self.home.check()?;
         let mut letters = Vec::new();
-        while letters.len() < max && self.seen < self.depth {
+        while letters.len() < max {
+            if let Some(letter) = self.surplus.pop_front() {
+                letters.push(letter);
+                continue;
+            }
+            if self.seen >= self.depth {
+                break;
+            }
+            if self.room == 0 {
+                self.finish_channel().await?;
+                if !self.surplus.is_empty() || self.seen >= self.depth {
+                    continue;
+                }
+            }
             // Whoever waits gets what is there; only the first one is worth waiting for.
             let patience = if letters.is_empty() { PATIENCE } else { Duration::from_millis(50) };
             match tokio::time::timeout(patience, self.consumer().await?.next()).await {
@@ -269,7 +313,11 @@ impl DeadLetters for Walk {
 
     async fn replay(&mut self, batch: Vec<(Token, Message)>) -> Vec<Result<()>> {
         let mut results: Vec<Result<()>> = std::iter::repeat_with(|| Ok(())).take(batch.len()).collect();
-        if let Err(error) = self.prepare_replay().await {
+        let prepared = match self.home.check() {
+            Ok(()) => self.prepare_replay().await,
+            forked => forked,
+        };
+        if let Err(error) = prepared {
             results.fill_with(|| Err(error.duplicate()));
             return results;
         }
@@ -315,13 +363,22 @@ impl DeadLetters for Walk {
     }
 
     async fn discard(&mut self, batch: Vec<Token>) -> Vec<Result<()>> {
+        if let Err(error) = self.home.check() {
+            return batch.iter().map(|_| Err(error.duplicate())).collect();
+        }
         self.remove(&batch).await
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {
+        self.home.check()?;
         self.consumer = None;
         for channel in &self.channels {
             if channel.status().connected() {
+                if self.unsure.load(Relaxed)
+                    && let Err(error) = acks_passed_on(channel, &self.queue).await
+                {
+                    tracing::debug!(subscription = %self.name, %error, "the last removals may not have arrived");
+                }
                 close_channel(channel).await;
             }
         }

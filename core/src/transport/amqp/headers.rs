@@ -11,6 +11,11 @@ use crate::{Error, ErrorKind, Result};
 /// Media type that is written where the headers name none, and that no header repeats on receipt.
 pub(super) const JSON: &str = "application/json";
 
+/// Levels of lists and tables that are carried. What is nested deeper is read as [`TOO_DEEP`], and refused on publish.
+const MAX_DEPTH: usize = 16;
+/// What stands for a value below [`MAX_DEPTH`].
+const TOO_DEEP: &str = "[nested too deeply]";
+
 /// Written by the broker to say why it moved a message.
 const DEATHS: &str = "x-death";
 /// Written by quorum queues: deliveries that ended without an ack.
@@ -42,11 +47,17 @@ pub(super) fn name_of(text: impl Into<String>) -> ShortString {
     ShortString::try_new(text).unwrap_or_default()
 }
 
-/// Writes headers as AMQP has them.
+/// Whether the broker writes this header itself, or acts on it: `x-death` and `x-delivery-count` of a publisher are
+/// delivered as if they were real, `CC` and `BCC` are further routing keys.
+fn is_brokers(name: &str) -> bool {
+    name.starts_with("x-") || name == "CC" || name == "BCC"
+}
+
+/// Writes headers as AMQP has them, without those that are the broker's.
 pub(super) fn to_table(headers: &Headers) -> Result<FieldTable> {
     let mut table = FieldTable::default();
-    for (name, value) in headers.iter() {
-        table.insert(header_name(name)?, to_value(value)?);
+    for (name, value) in headers.iter().filter(|(name, _)| !is_brokers(name)) {
+        table.insert(header_name(name)?, to_value(value, MAX_DEPTH)?);
     }
     Ok(table)
 }
@@ -59,7 +70,14 @@ fn header_name(name: &str) -> Result<ShortString> {
     })
 }
 
-fn to_value(value: &HeaderValue) -> Result<AMQPValue> {
+fn to_value(value: &HeaderValue, depth: usize) -> Result<AMQPValue> {
+    let inner = || {
+        depth.checked_sub(1).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidHeader, format!("a header's value has more than {MAX_DEPTH} levels"))
+                .field("headers", "lists and tables")
+                .remedy("move deep values into the event's data")
+        })
+    };
     Ok(match value {
         HeaderValue::Null => AMQPValue::Void,
         HeaderValue::Bool(truth) => AMQPValue::Boolean(*truth),
@@ -69,9 +87,18 @@ fn to_value(value: &HeaderValue) -> Result<AMQPValue> {
         HeaderValue::Bytes(bytes) => AMQPValue::ByteArray(ByteArray::from(bytes.clone())),
         HeaderValue::Time(seconds) => AMQPValue::Timestamp(*seconds),
         HeaderValue::List(list) => {
-            AMQPValue::FieldArray(FieldArray::from(list.iter().map(to_value).collect::<Result<Vec<_>>>()?))
+            let depth = inner()?;
+            let list = list.iter().map(|value| to_value(value, depth)).collect::<Result<Vec<_>>>()?;
+            AMQPValue::FieldArray(FieldArray::from(list))
         }
-        HeaderValue::Table(table) => AMQPValue::FieldTable(to_table(table)?),
+        HeaderValue::Table(values) => {
+            let depth = inner()?;
+            let mut table = FieldTable::default();
+            for (name, value) in values.iter() {
+                table.insert(header_name(name)?, to_value(value, depth)?);
+            }
+            AMQPValue::FieldTable(table)
+        }
     })
 }
 
@@ -84,21 +111,21 @@ pub(super) fn text(text: impl AsRef<str>) -> AMQPValue {
     AMQPValue::LongString(LongString::from(text.as_ref().as_bytes()))
 }
 
-/// Reads a delivery's headers. The broker's own (`x-*`) and those that only steered a delay are left out; what they say
-/// is in the notes.
+/// Reads a delivery's headers. The broker's own (`x-*`, whoever wrote them), those that route (`CC`) and those that only
+/// steered a delay are left out; what they say is in the notes.
 pub(super) fn from_table(table: &FieldTable, subscription: &str) -> (Headers, BrokerNotes) {
     let mut headers = Headers::new();
     let mut notes = BrokerNotes::default();
     for (name, value) in table {
         let name = name.as_str();
-        if name.starts_with("x-") {
+        if is_brokers(name) {
             match name {
                 DELIVERY_COUNT => notes.delivery_count = integer(value).and_then(|n| u32::try_from(n).ok()),
                 DEATHS => read_deaths(value, subscription, &mut notes),
                 _ => {}
             }
         } else if name != name::TO && !name.starts_with(name::DELAY_PREFIX) {
-            headers.set(name, from_value(value));
+            headers.set(name, from_value(value, MAX_DEPTH));
         }
     }
     if notes.upstream_retries > 0 && headers.get(name::ATTEMPT).is_none() {
@@ -137,14 +164,15 @@ fn string(value: &AMQPValue) -> Option<String> {
 }
 
 fn integer(value: &AMQPValue) -> Option<i64> {
-    match from_value(value) {
+    match from_value(value, 0) {
         HeaderValue::Int(number) => Some(number),
         _ => None,
     }
 }
 
-fn from_value(value: &AMQPValue) -> HeaderValue {
+fn from_value(value: &AMQPValue, depth: usize) -> HeaderValue {
     match value {
+        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if depth == 0 => HeaderValue::Text(TOO_DEEP.into()),
         AMQPValue::Boolean(truth) => HeaderValue::Bool(*truth),
         AMQPValue::ShortShortInt(n) => HeaderValue::Int((*n).into()),
         AMQPValue::ShortShortUInt(n) => HeaderValue::Int((*n).into()),
@@ -161,18 +189,20 @@ fn from_value(value: &AMQPValue) -> HeaderValue {
             Ok(text) => HeaderValue::Text(text.into()),
             Err(_) => HeaderValue::Bytes(bytes.as_bytes().to_vec()),
         },
-        AMQPValue::FieldArray(list) => HeaderValue::List(list.as_slice().iter().map(from_value).collect()),
+        AMQPValue::FieldArray(list) => {
+            HeaderValue::List(list.as_slice().iter().map(|value| from_value(value, depth - 1)).collect())
+        }
         AMQPValue::Timestamp(seconds) => HeaderValue::Time(*seconds),
-        AMQPValue::FieldTable(table) => HeaderValue::Table(table_as_is(table)),
+        AMQPValue::FieldTable(table) => HeaderValue::Table(table_as_is(table, depth - 1)),
         AMQPValue::ByteArray(bytes) => HeaderValue::Bytes(bytes.as_slice().to_vec()),
         AMQPValue::Void => HeaderValue::Null,
     }
 }
 
-fn table_as_is(table: &FieldTable) -> Headers {
+fn table_as_is(table: &FieldTable, depth: usize) -> Headers {
     let mut headers = Headers::new();
     for (name, value) in table {
-        headers.set(name.as_str(), from_value(value));
+        headers.set(name.as_str(), from_value(value, depth));
     }
     headers
 }
@@ -270,6 +300,57 @@ mod tests {
             assert_eq!(back.get(name), Some(value), "{name}");
         }
         assert_eq!(back.len(), headers.len());
+    }
+
+    #[test]
+    fn what_is_the_brokers_neither_comes_nor_goes() {
+        let mut table = FieldTable::default();
+        for name in ["x-delivery-count", "x-foreign", "CC", "BCC", "kept"] {
+            table.insert(name.into(), text("1"));
+        }
+        let (headers, _) = from_table(&table, "billing");
+        assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["kept"]);
+        let mut headers = Headers::new();
+        for name in ["x-delivery-count", "x-death", "CC", "BCC", "cc", "kept"] {
+            headers.set(name, 25i64);
+        }
+        let sent = to_table(&headers).unwrap();
+        assert_eq!(sent.into_iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["cc", "kept"]);
+    }
+
+    #[test]
+    fn deep_values_are_cut_on_receipt_and_refused_on_publish() {
+        let mut deep = AMQPValue::LongInt(1);
+        for n in 0..200 {
+            deep = if n % 2 == 0 {
+                AMQPValue::FieldArray(FieldArray::from(vec![deep]))
+            } else {
+                AMQPValue::FieldTable(arguments_of("in", deep))
+            };
+        }
+        let (headers, _) = from_table(&arguments_of("deep", deep), "billing");
+        let mut levels = 0;
+        let mut value = headers.get("deep").unwrap();
+        loop {
+            value = match value {
+                HeaderValue::List(list) => &list[0],
+                HeaderValue::Table(table) => table.get("in").unwrap(),
+                value => break assert_eq!(value.as_str(), Some(TOO_DEEP)),
+            };
+            levels += 1;
+        }
+        assert_eq!(levels, MAX_DEPTH);
+        // What came in can go out again; one level more cannot.
+        assert!(to_table(&headers).is_ok());
+        let deeper: Headers =
+            [("deep", HeaderValue::List(vec![headers.get("deep").unwrap().clone()]))].into_iter().collect();
+        assert_eq!(to_table(&deeper).unwrap_err().code(), "INVALID_HEADER");
+    }
+
+    fn arguments_of(name: &str, value: AMQPValue) -> FieldTable {
+        let mut table = FieldTable::default();
+        table.insert(name.into(), value);
+        table
     }
 
     fn death(queue: &str, count: i64, reason: &str) -> AMQPValue {

@@ -10,10 +10,12 @@
 //! Two connections, one to publish and one to consume: when the server blocks the one that publishes, acks still get
 //! through. `topology` declares, `lattice` delays, `dead_letters` browses and replays.
 
+mod barrier;
 mod broker;
 mod connection;
 mod dead_letters;
 mod error;
+mod forked;
 mod headers;
 mod lattice;
 mod outbound;

@@ -24,6 +24,12 @@ use crate::{Error, ErrorKind, Result};
 /// How often deadlines are looked at, and confirms that came out of order, while something is in flight.
 const TICK: Duration = Duration::from_millis(20);
 
+/// With this many in flight, what is published is taken in at intervals of [`PACE`] only: the broker works through a few
+/// large segments with much less effort than through many small ones, and has enough to do meanwhile.
+const BUSY: usize = 64;
+/// The timer's resolution; it is one to two of these.
+const PACE: Duration = Duration::from_millis(1);
+
 /// The state of the publishing task.
 pub(super) struct Pipeline {
     connector: Arc<Connector>,
@@ -39,6 +45,8 @@ pub(super) struct Pipeline {
     closing: bool,
     /// Why there is no connection.
     last_error: Option<Error>,
+    /// Something was sent less than [`PACE`] ago.
+    paced: bool,
 }
 
 /// What the task was woken for.
@@ -66,6 +74,7 @@ impl Pipeline {
             limit: CAPACITY,
             closing: false,
             last_error: None,
+            paced: false,
         }
     }
 
@@ -152,17 +161,24 @@ impl Pipeline {
     /// Publishes over one channel until it is lost or nothing is left to do for a closing transport.
     async fn session(&mut self, mut window: Window, live: &Arc<Live>) {
         let mut tick = std::pin::pin!(tokio::time::sleep(TICK));
+        let mut pace = std::pin::pin!(tokio::time::sleep(PACE));
+        self.paced = false;
         let mut inbox = Vec::new();
         // Ticks since the last confirm: the longer it is quiet, the less is a look at all of them worth.
         let mut quiet = 0u32;
         loop {
+            let waiting = self.backlog.len();
             if let Err(error) = self.send(&mut window, live).await {
                 return self.recover(window.lost(error));
+            }
+            if self.backlog.len() < waiting && window.len() >= BUSY {
+                self.paced = true;
+                pace.as_mut().reset(Instant::now() + PACE);
             }
             if self.closing && window.len() == 0 && self.backlog.is_empty() {
                 return;
             }
-            match self.wake(&mut window, &mut inbox, tick.as_mut()).await {
+            match self.wake(&mut window, &mut inbox, tick.as_mut(), pace.as_mut()).await {
                 Wake::Inbox => {
                     for command in inbox.drain(..) {
                         self.take(Some(command));
@@ -190,10 +206,19 @@ impl Pipeline {
         }
     }
 
-    async fn wake(&mut self, window: &mut Window, inbox: &mut Vec<Command>, mut tick: Pin<&mut Sleep>) -> Wake {
+    async fn wake(
+        &mut self,
+        window: &mut Window,
+        inbox: &mut Vec<Command>,
+        mut tick: Pin<&mut Sleep>,
+        mut pace: Pin<&mut Sleep>,
+    ) -> Wake {
         let busy = window.len() > 0 || !self.backlog.is_empty();
         std::future::poll_fn(|cx| {
-            if !self.closing {
+            if self.paced && (window.len() < BUSY || pace.as_mut().poll(cx).is_ready()) {
+                self.paced = false;
+            }
+            if !self.closing && !self.paced {
                 match self.inbox.poll_recv_many(cx, inbox, CAPACITY) {
                     Poll::Ready(0) => {
                         self.closing = true;

@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::barrier::acks_passed_on;
 use super::connection::{Connector, Live, answer_in_time};
+use super::forked::Home;
 use super::headers::{has_extra, incoming, timestamp};
 use super::publisher::Publisher;
 use super::topology::CANCEL;
@@ -22,6 +24,9 @@ use crate::event::name;
 use crate::settlement::{is_suspect, put_back};
 use crate::transport::{Incoming, Message, QueueType, Settlement, Source, SourceHealth, SubscriptionSpec, Token};
 use crate::{Error, ErrorKind, Result};
+
+/// Time for counting what a classic queue delivers once more, after fetching was stopped.
+const COUNT_AFTER_STOP: Duration = Duration::from_secs(2);
 
 /// A channel that delivers, or has delivered, and what it delivered.
 pub(super) struct Link {
@@ -70,6 +75,7 @@ pub(super) struct AmqpSource {
     pub(super) troubles: Mutex<Troubles>,
     /// When `next` was last asked.
     asked: Mutex<Instant>,
+    home: Home,
 }
 
 impl AmqpSource {
@@ -98,6 +104,7 @@ impl AmqpSource {
             consuming: AtomicBool::new(false),
             troubles: Mutex::new(Troubles::default()),
             asked: Mutex::new(Instant::now()),
+            home: Home::here(),
         });
         source.declare().await?;
         source.consume(&mut *source.intake.lock().await).await?;
@@ -146,17 +153,18 @@ impl AmqpSource {
         }
     }
 
-    /// Takes what has arrived, at most `max`; nothing if the consumer ended or fetching was stopped.
-    async fn fetch(&self, intake: &mut Intake, max: usize) -> Vec<Incoming> {
-        let Some(link) = self.link() else { return Vec::new() };
-        let Intake { consumer: Some(consumer), control, last_key, .. } = intake else { return Vec::new() };
+    /// Takes what has arrived, at most `max`; nothing if the consumer ended or fetching was stopped. Apart from the
+    /// others: what a classic queue delivers once more and has to be counted.
+    async fn fetch(&self, intake: &mut Intake, max: usize) -> (Vec<Incoming>, Vec<Incoming>) {
         let (mut ready, mut returned) = (Vec::new(), Vec::new());
+        let Some(link) = self.link() else { return (ready, returned) };
+        let Intake { consumer: Some(consumer), control, last_key, .. } = intake else { return (ready, returned) };
         let mut item = consumer.next().now_or_never();
         if item.is_none() {
             item = tokio::select! {
                 biased;
                 item = consumer.next() => Some(item),
-                _ = control.changed() => return Vec::new(),
+                _ = control.changed() => return (ready, returned),
             };
         }
         while let Some(delivery) = item {
@@ -174,11 +182,11 @@ impl AmqpSource {
                 // What came before is delivered again, on the next channel.
                 Some(Err(error)) => {
                     self.lose(intake, Some(error)).await;
-                    return Vec::new();
+                    return (Vec::new(), Vec::new());
                 }
                 None => {
                     self.lose(intake, None).await;
-                    return Vec::new();
+                    return (Vec::new(), Vec::new());
                 }
             }
             if ready.len() + returned.len() >= max {
@@ -186,10 +194,23 @@ impl AmqpSource {
             }
             item = consumer.next().now_or_never();
         }
-        if !returned.is_empty() {
-            ready.extend(self.count(returned).await);
+        (ready, returned)
+    }
+
+    /// Like [`count`](Self::count), but once fetching has ended for good it is not waited for long: what is not done
+    /// then goes back with the channel.
+    async fn count_unless_stopped(&self, returned: Vec<Incoming>) -> Vec<Incoming> {
+        let mut control = self.control.subscribe();
+        let stopped = async {
+            // The sender is `self`'s.
+            let _ = control.wait_for(|control| control.stopped).await;
+            tokio::time::sleep(COUNT_AFTER_STOP).await;
+        };
+        tokio::select! {
+            biased;
+            failed = self.count(returned) => failed,
+            () = stopped => Vec::new(),
         }
-        ready
     }
 
     /// What to keep of a delivery until it is settled, what to hand over, and the broker's count of deliveries.
@@ -257,6 +278,7 @@ impl AmqpSource {
 #[async_trait]
 impl Source for AmqpSource {
     async fn next(&self, max: usize) -> Result<Vec<Incoming>> {
+        self.home.check()?;
         loop {
             let mut intake = self.intake.lock().await;
             *self.asked.lock() = Instant::now();
@@ -275,7 +297,12 @@ impl Source for AmqpSource {
             if intake.consumer.is_none() && !self.recover(&mut intake).await? {
                 continue;
             }
-            let events = self.fetch(&mut intake, max.max(1)).await;
+            let (mut events, returned) = self.fetch(&mut intake, max.max(1)).await;
+            // What follows publishes, which may take long: `stop` and `set_flow` must not wait for it.
+            drop(intake);
+            if !returned.is_empty() {
+                events.extend(self.count_unless_stopped(returned).await);
+            }
             *self.asked.lock() = Instant::now();
             if !events.is_empty() {
                 return Ok(events);
@@ -284,15 +311,22 @@ impl Source for AmqpSource {
     }
 
     async fn settle(&self, batch: Vec<(Token, Settlement)>) -> Vec<Result<()>> {
+        if let Err(error) = self.home.check() {
+            return batch.iter().map(|_| Err(error.duplicate())).collect();
+        }
         super::settle::settle(self, batch).await
     }
 
     async fn set_flow(&self, open: bool) -> Result<()> {
+        self.home.check()?;
         self.change(|control| control.open = open).await;
         Ok(())
     }
 
     fn health(&self) -> SourceHealth {
+        if let Err(error) = self.home.check() {
+            return SourceHealth { last_error: Some(error.to_string()), ..SourceHealth::default() };
+        }
         let link = self.link();
         let alive = link.as_ref().is_some_and(|link| link.channel.status().connected());
         let troubles = self.troubles.lock();
@@ -305,13 +339,23 @@ impl Source for AmqpSource {
     }
 
     async fn stop(&self) {
+        if self.home.check().is_err() {
+            return;
+        }
         self.change(|control| control.stopped = true).await;
     }
 
     async fn close(&self) {
+        if self.home.check().is_err() {
+            return;
+        }
         self.stop().await;
         let link = self.link.lock().take();
         let Some(link) = link.filter(|link| link.channel.status().connected()) else { return };
+        let many = self.queue_type == QueueType::Quorum && link.unsettled.lock().acked_many();
+        if many && let Err(error) = acks_passed_on(&link.channel, &self.name).await {
+            tracing::debug!(subscription = %self.name, %error, "the last acks may not have arrived");
+        }
         {
             let mut unsettled = link.unsettled.lock();
             if unsettled.any() && !unsettled.release_all(&link.channel) {

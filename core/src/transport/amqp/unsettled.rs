@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::{BasicProperties, Channel};
+use tokio::time::Instant;
 
 use crate::event::Timestamp;
 
@@ -20,6 +22,11 @@ pub(super) struct Kept {
     pub(super) extra: Option<Arc<BasicProperties>>,
 }
 
+/// Acks that the server always passes on to the queue at once: 32 and more may be kept.
+const ACKS_PASSED_ON: u32 = 24;
+/// After this time without another ack the queue has all of them.
+const ACKS_SETTLE: Duration = Duration::from_secs(5);
+
 enum Slot {
     Open(Kept),
     /// Its next place is being written.
@@ -32,11 +39,14 @@ pub(super) struct Unsettled {
     /// Tag of the first slot.
     first: u64,
     slots: VecDeque<Slot>,
+    /// Acks that were sent, the last of them less than [`ACKS_SETTLE`] after the one before, and when that was.
+    acks: u32,
+    last_ack: Option<Instant>,
 }
 
 impl Unsettled {
     pub(super) fn new() -> Self {
-        Self { first: 1, slots: VecDeque::new() }
+        Self { first: 1, slots: VecDeque::new(), acks: 0, last_ack: None }
     }
 
     /// Notes a delivery.
@@ -83,6 +93,19 @@ impl Unsettled {
         !self.slots.is_empty()
     }
 
+    /// Whether the server may not have passed on all acks to the queue yet.
+    pub(super) fn acked_many(&self) -> bool {
+        self.acks > ACKS_PASSED_ON && self.last_ack.is_some_and(|last| last.elapsed() < ACKS_SETTLE)
+    }
+
+    fn note_acks(&mut self, count: usize) {
+        let now = Instant::now();
+        if self.last_ack.replace(now).is_none_or(|last| now - last >= ACKS_SETTLE) {
+            self.acks = 0;
+        }
+        self.acks = self.acks.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
     /// Acks deliveries: the settled beginning with one frame, the rest each with its own. `false`: the channel is gone.
     ///
     /// The frames are handed to lapin before this returns, in the order in which tags were forgotten: an ack for a tag
@@ -96,9 +119,12 @@ impl Unsettled {
         self.forget();
         let prefix = tags.iter().copied().filter(|tag| *tag < self.first).max();
         let mut alive = prefix.is_none_or(|tag| send_ack(channel, tag, true));
+        let mut frames = usize::from(prefix.is_some());
         for tag in tags.iter().filter(|tag| **tag >= self.first) {
             alive &= send_ack(channel, *tag, false);
+            frames += 1;
         }
+        self.note_acks(frames);
         alive
     }
 
