@@ -20,7 +20,7 @@ pub struct Message {
     pub id: Arc<str>,
     /// Ordering key, if it has one.
     pub key: Option<Arc<str>>,
-    /// When it happened.
+    /// When it happened. Of a received one: the Unix epoch where the broker does not say; the body does.
     pub timestamp: Timestamp,
     /// The five-key JSON object.
     pub body: Bytes,
