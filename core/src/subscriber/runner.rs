@@ -16,9 +16,9 @@ use crate::event::DomainEvent;
 use crate::settlement::{Failure, Outcome, reason};
 
 /// Events that a lone worker takes at a time, as long as its handler never waits.
-const BATCH: usize = 32;
+const BATCH: usize = 128;
 /// Longest time that an outcome waits for others to be settled with.
-const LONGEST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(4);
 
 pub(super) struct Runner {
     pub(super) deliveries: Arc<Deliveries>,

@@ -1,5 +1,6 @@
 //! Exchanges, queues and bindings, and how they are declared.
 
+use futures_util::future::try_join_all;
 use lapin::options::{
     BasicCancelOptions, ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
     QueueDeclareOptions, QueueDeleteOptions,
@@ -175,24 +176,29 @@ impl Declarer {
     /// Everything that a delay passes through.
     pub(super) async fn lattice(&self, queue_type: QueueType) -> Result<()> {
         self.deliver(queue_type).await?;
-        for level in 0..lattice::LEVELS {
-            self.exchange(&lattice::level_name(level), ExchangeKind::Headers, true, FieldTable::default()).await?;
-        }
-        for level in 0..lattice::LEVELS {
-            let here = lattice::level_name(level);
-            let below = level.checked_sub(1).map_or_else(|| DELIVER.to_owned(), lattice::level_name);
-            let mut queue = safe_arguments(queue_type);
-            if queue_type == QueueType::Quorum {
-                queue.insert(name_of("x-dead-letter-strategy"), text("at-least-once"));
-            }
-            queue.insert(name_of("x-message-ttl"), int(lattice::level_millis(level)));
-            queue.insert(name_of("x-dead-letter-exchange"), text(&below));
-            self.durable_queue(&here, queue).await?;
-            let bit = |value| arguments([("x-match", text("all")), (here.as_str(), int(value))]);
-            self.bind(&here, &here, "", bit(1)).await?;
-            self.bind_exchange(&below, &here, bit(0)).await?;
-        }
+        // A hundred answers one after the other would keep the first delayed event of a connection waiting.
+        let levels = || 0..lattice::LEVELS;
+        let exchanges = levels().map(|level| async move {
+            self.exchange(&lattice::level_name(level), ExchangeKind::Headers, true, FieldTable::default()).await
+        });
+        try_join_all(exchanges).await?;
+        try_join_all(levels().map(|level| self.level(level, queue_type))).await?;
         Ok(())
+    }
+
+    async fn level(&self, level: u32, queue_type: QueueType) -> Result<()> {
+        let here = lattice::level_name(level);
+        let below = level.checked_sub(1).map_or_else(|| DELIVER.to_owned(), lattice::level_name);
+        let mut queue = safe_arguments(queue_type);
+        if queue_type == QueueType::Quorum {
+            queue.insert(name_of("x-dead-letter-strategy"), text("at-least-once"));
+        }
+        queue.insert(name_of("x-message-ttl"), int(lattice::level_millis(level)));
+        queue.insert(name_of("x-dead-letter-exchange"), text(&below));
+        self.durable_queue(&here, queue).await?;
+        let bit = |value| arguments([("x-match", text("all")), (here.as_str(), int(value))]);
+        self.bind(&here, &here, "", bit(1)).await?;
+        self.bind_exchange(&below, &here, bit(0)).await
     }
 
     /// Everything that a subscription needs, and nothing that it has no binding for.
