@@ -87,7 +87,7 @@ impl Outbound {
             to: Destination::Exchange(message.exchange),
             routing_key: message.routing_key,
             id: message.id,
-            // The body has the time. As a property it would cost the broker a sixth of its work per event.
+            // The body has the time. As a property it would only cost the broker CPU (ADR 6).
             timestamp: Timestamp::EPOCH,
             body: message.body,
             headers: message.headers,
