@@ -36,10 +36,10 @@ pub use event::{DomainEvent, HeaderValue, Headers, Timestamp};
 pub use metrics::{Metric, MetricKind};
 pub use policy::{Backoff, RetryPolicy};
 pub use publisher::{PublishMiddleware, PublishNext, PublishOptions, Publisher};
-pub use replay::{DeadLetterFilter, DeadLettered, Replay, ReplayAction, ReplayReport};
+pub use replay::{DeadLetterEntry, DeadLetterFilter, Replay, ReplayAction, ReplayReport};
 pub use settlement::{Failure, Outcome};
 pub use subscriber::{
     DeadLetter, Deliveries, Delivery, Discard, Middleware, Next, Retry, Running, Subscriber, SubscriptionBuilder,
     SubscriptionHealth, SubscriptionOptions,
 };
-pub use transport::{OnDead, OnRetry, Ordering, QueueType, Receipt};
+pub use transport::{KeyOrder, OnDead, OnRetry, QueueType, Receipt};

@@ -91,7 +91,7 @@ impl SubscriptionCounters {
         match effect {
             Effect::Acked => &self.acked,
             Effect::Retried => &self.retried,
-            Effect::DeadLettered => &self.dead_lettered,
+            Effect::DeadLetterEntry => &self.dead_lettered,
             Effect::Discarded => &self.discarded,
             Effect::Released => &self.released,
         }

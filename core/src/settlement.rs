@@ -142,7 +142,7 @@ pub enum Effect {
     /// Scheduled again.
     Retried,
     /// Kept as a dead letter.
-    DeadLettered,
+    DeadLetterEntry,
     /// Dropped on purpose.
     Discarded,
     /// Given back.
@@ -332,7 +332,7 @@ fn give_up(policy: &SettlementPolicy, headers: &Headers, why: &DeadLetter<'_>, n
         let room = MAX_DEAD_HEADERS.saturating_sub(dead.size() + name::DEAD_STACK.len() + 8);
         dead.set(name::DEAD_STACK, clean(stack, MAX_STACK_TEXT.min(room)));
     }
-    (Settlement::DeadLetter { headers: dead }, Effect::DeadLettered)
+    (Settlement::DeadLetter { headers: dead }, Effect::DeadLetterEntry)
 }
 
 fn first_failed_at(headers: &Headers) -> Option<Timestamp> {
@@ -437,7 +437,7 @@ mod tests {
         let (settlement, _) = decide(&policy, &Headers::new(), fail("E"), now(), 0.0);
         let Settlement::Retry { headers, .. } = settlement else { panic!("{settlement:?}") };
         let (settlement, effect) = decide(&policy, &headers, fail("E"), now().after(Duration::from_secs(60)), 0.0);
-        assert_eq!(effect, Effect::DeadLettered);
+        assert_eq!(effect, Effect::DeadLetterEntry);
         let Settlement::DeadLetter { headers } = settlement else { panic!("{settlement:?}") };
         assert_eq!(headers.text(name::DEAD_REASON), Some(reason::MAX_AGE));
         assert_eq!(headers.text(name::DEAD_FIRST_FAILED_AT), Some("1000.0"));

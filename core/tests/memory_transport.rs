@@ -18,7 +18,7 @@ use std::time::Duration;
 use tidings::event::name;
 use tidings::transport::memory::{Chances, MemoryTransport, Operation, When};
 use tidings::transport::{
-    DeadLetters, Incoming, Message, OnDead, OnRetry, Ordering, Receipt, Settlement, Source, SubscriptionInfo,
+    DeadLetters, Incoming, KeyOrder, Message, OnDead, OnRetry, Receipt, Settlement, Source, SubscriptionInfo,
     SubscriptionSpec, Transport, registry,
 };
 use tidings::{Error, ErrorKind, Headers, Result, Timestamp};
@@ -41,15 +41,15 @@ fn message(routing_key: &str, id: &str, key: Option<&str>) -> Message {
     }
 }
 
-fn spec(name: &str, binding_key: &str, ordered: Option<Ordering>) -> SubscriptionSpec {
+fn spec(name: &str, binding_key: &str, ordered: Option<KeyOrder>) -> SubscriptionSpec {
     let mut spec = SubscriptionSpec::new(name);
     spec.binding_keys.push(binding_key.to_owned());
     spec.ordered = ordered;
     spec
 }
 
-fn ordered(on_retry: OnRetry, on_dead: OnDead) -> Option<Ordering> {
-    Some(Ordering { on_retry, on_dead })
+fn ordered(on_retry: OnRetry, on_dead: OnDead) -> Option<KeyOrder> {
+    Some(KeyOrder { on_retry, on_dead })
 }
 
 async fn publish(transport: &MemoryTransport, message: Message) -> Result<Receipt> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use sqlite_support::*;
 use tidings::event::Timestamp;
-use tidings::transport::{Incoming, Ordering, Settlement, Source, registry};
+use tidings::transport::{Incoming, KeyOrder, Settlement, Source, registry};
 
 /// Another process with a source of the subscription `s`, told what to do line by line.
 struct Peer {
@@ -66,7 +66,7 @@ impl Drop for Peer {
 #[tokio::main(flavor = "current_thread")]
 async fn peer(args: &[String]) {
     let transport = registry::connect(&args[0]).await.unwrap();
-    let mut spec = if args[2] == "true" { ordered("s", Ordering::default()) } else { spec("s", "#") };
+    let mut spec = if args[2] == "true" { ordered("s", KeyOrder::default()) } else { spec("s", "#") };
     spec.lease = Duration::from_millis(args[1].parse().unwrap());
     let source = transport.subscribe(&spec).await.unwrap();
     println!("\n> ready");
@@ -154,7 +154,7 @@ async fn what_a_killed_process_held_is_taken_over_when_its_lease_ends() {
         let folder = Folder::new();
         let transport = folder.connect().await;
         let lease = Duration::from_millis(600);
-        let mut mine = if order { ordered("s", Ordering::default()) } else { spec("s", "#") };
+        let mut mine = if order { ordered("s", KeyOrder::default()) } else { spec("s", "#") };
         mine.lease = lease;
         let source = transport.subscribe(&mine).await.unwrap();
         let mut peer = Peer::start(&folder, lease, order);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sqlite_support::*;
 use tidings::event::{Headers, Timestamp, name};
-use tidings::transport::{Ordering, Settlement, Source, Transport};
+use tidings::transport::{KeyOrder, Settlement, Source, Transport};
 
 async fn info(transport: &Arc<dyn Transport>, name: &str) -> (u64, u64, u64) {
     let all = transport.subscriptions().await.unwrap();
@@ -345,7 +345,7 @@ async fn other_settings_are_a_conflict_that_names_them() {
     elsewhere.exchange = "other".to_owned();
     let error = transport.subscribe(&elsewhere).await.err().unwrap();
     assert_eq!((error.code(), error.field_name()), ("SUBSCRIPTION_CONFLICT", Some("exchange")));
-    let error = transport.subscribe(&ordered("s", Ordering::default())).await.err().unwrap();
+    let error = transport.subscribe(&ordered("s", KeyOrder::default())).await.err().unwrap();
     assert_eq!((error.code(), error.field_name()), ("SUBSCRIPTION_CONFLICT", Some("ordered")));
     let more = transport.subscribe(&spec("s", "b")).await.unwrap();
     publish(&transport, vec![message("a", 1), message("b", 2)]).await;

@@ -1,4 +1,4 @@
-//! [`DeadLettered`]: an event that a subscription gave up on, with its story.
+//! [`DeadLetterEntry`]: an event that a subscription gave up on, with its story.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use crate::transport::{Message, StoredDeadLetter, Token};
 use crate::{Error, Result};
 
 /// A dead letter as `Broker::dead_letters` shows it. A copy: looking changes nothing.
-pub struct DeadLettered {
+pub struct DeadLetterEntry {
     event: Result<DomainEvent, (Error, Headers)>,
     message: Message,
     token: Token,
 }
 
-impl DeadLettered {
+impl DeadLetterEntry {
     pub(super) fn new(stored: StoredDeadLetter) -> Self {
         let StoredDeadLetter { token, message } = stored;
         Self { event: decode(&message.body, message.headers.clone()), message, token }
@@ -96,9 +96,9 @@ impl DeadLettered {
     }
 }
 
-impl fmt::Debug for DeadLettered {
+impl fmt::Debug for DeadLetterEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadLettered")
+        f.debug_struct("DeadLetterEntry")
             .field("id", &self.id())
             .field("routing_key", &self.routing_key())
             .field("reason", &self.reason())

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::DeadLettered;
+use super::DeadLetterEntry;
 use crate::event::{Timestamp, name};
 use crate::routing::{check_binding_key, matches};
 use crate::{Error, ErrorKind, Result};
 
-type Predicate = Arc<dyn Fn(&DeadLettered) -> bool + Send + Sync>;
+type Predicate = Arc<dyn Fn(&DeadLetterEntry) -> bool + Send + Sync>;
 
 /// Chooses dead letters: all conditions must hold. The default chooses all.
 #[derive(Clone, Default)]
@@ -74,7 +74,7 @@ impl DeadLetterFilter {
     }
 
     /// For which this holds.
-    pub fn matching(mut self, predicate: impl Fn(&DeadLettered) -> bool + Send + Sync + 'static) -> Self {
+    pub fn matching(mut self, predicate: impl Fn(&DeadLetterEntry) -> bool + Send + Sync + 'static) -> Self {
         self.predicate = Some(Arc::new(predicate));
         self
     }
@@ -91,7 +91,7 @@ impl DeadLetterFilter {
     }
 
     /// Whether this dead letter is meant. One without a time of failure is outside every time range.
-    pub fn chooses(&self, dead: &DeadLettered) -> bool {
+    pub fn chooses(&self, dead: &DeadLetterEntry) -> bool {
         (self.ids.is_empty() || self.ids.contains(dead.id()))
             && (self.binding_keys.is_empty() || self.binding_keys.iter().any(|key| matches(key, dead.routing_key())))
             && self.reason.as_ref().is_none_or(|reason| reason == dead.reason())

@@ -5,6 +5,6 @@ mod filter;
 #[allow(clippy::module_inception, reason = "`replay::Replay` lives in the file of its name")]
 mod replay;
 
-pub use dead_letter::DeadLettered;
+pub use dead_letter::DeadLetterEntry;
 pub use filter::DeadLetterFilter;
 pub use replay::{Replay, ReplayAction, ReplayReport};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{DeadLetterFilter, DeadLettered};
+use super::{DeadLetterEntry, DeadLetterFilter};
 use crate::broker::Broker;
 use crate::routing::check_subscription_name;
 use crate::settlement::replayed;
@@ -113,7 +113,7 @@ impl Replay {
     }
 
     /// Asks `decide` about every chosen dead letter.
-    pub async fn decide(self, mut decide: impl FnMut(&DeadLettered) -> ReplayAction + Send) -> Result<ReplayReport> {
+    pub async fn decide(self, mut decide: impl FnMut(&DeadLetterEntry) -> ReplayAction + Send) -> Result<ReplayReport> {
         check_subscription_name(&self.subscription)?;
         self.filter.check()?;
         let mut pace = Pace::new(self.rate)?;
@@ -128,7 +128,7 @@ impl Replay {
     async fn walk(
         &self,
         walk: &mut dyn DeadLetters,
-        decide: &mut (dyn FnMut(&DeadLettered) -> ReplayAction + Send),
+        decide: &mut (dyn FnMut(&DeadLetterEntry) -> ReplayAction + Send),
         pace: &mut Pace,
         report: &mut ReplayReport,
     ) -> Result<()> {
@@ -140,7 +140,7 @@ impl Replay {
             let mut retry: Vec<(Token, Message)> = Vec::new();
             let mut discard: Vec<Token> = Vec::new();
             for stored in found {
-                let dead = DeadLettered::new(stored);
+                let dead = DeadLetterEntry::new(stored);
                 report.seen += 1;
                 if report.chosen >= self.limit || !self.filter.chooses(&dead) {
                     continue;
@@ -251,7 +251,7 @@ impl Broker {
         subscription: &str,
         filter: &DeadLetterFilter,
         limit: usize,
-    ) -> Result<Vec<DeadLettered>> {
+    ) -> Result<Vec<DeadLetterEntry>> {
         check_subscription_name(subscription)?;
         filter.check()?;
         let mut walk = self.transport().dead_letters(subscription).await?;
@@ -259,7 +259,9 @@ impl Broker {
         let result = loop {
             match walk.next(PAGE.min(limit - found.len()).max(1)).await {
                 Ok(page) if page.is_empty() => break Ok(()),
-                Ok(page) => found.extend(page.into_iter().map(DeadLettered::new).filter(|dead| filter.chooses(dead))),
+                Ok(page) => {
+                    found.extend(page.into_iter().map(DeadLetterEntry::new).filter(|dead| filter.chooses(dead)));
+                }
                 Err(error) => break Err(error),
             }
             if found.len() >= limit {
@@ -277,7 +279,7 @@ impl Broker {
     pub async fn replay_event(
         &self,
         subscription: &str,
-        decide: impl FnMut(&DeadLettered) -> ReplayAction + Send,
+        decide: impl FnMut(&DeadLetterEntry) -> ReplayAction + Send,
     ) -> Result<u64> {
         let report = self.replay(subscription).limit(1).decide(decide).await?;
         let taken = report.replayed + report.discarded;
@@ -290,7 +292,7 @@ impl Broker {
     pub async fn replay_all(
         &self,
         subscription: &str,
-        decide: impl FnMut(&DeadLettered) -> ReplayAction + Send,
+        decide: impl FnMut(&DeadLetterEntry) -> ReplayAction + Send,
     ) -> Result<u64> {
         let report = self.replay(subscription).decide(decide).await?;
         // The last call takes one more out before it counts; if that one was left, it is back by now.

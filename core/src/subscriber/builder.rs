@@ -8,7 +8,7 @@ use super::handler::{Handler, erase};
 use super::{Deliveries, Subscriber};
 use crate::policy::{Backoff, RetryPolicy};
 use crate::settlement::{Redact, SettlementPolicy};
-use crate::transport::{Capabilities, Ordered, Ordering, QueueType, SubscriptionSpec};
+use crate::transport::{Capabilities, KeyOrder, Ordered, QueueType, SubscriptionSpec};
 use crate::{BoxError, DomainEvent, Error, ErrorKind, Result};
 
 /// Everything that a subscription can be told, with the defaults of the design.
@@ -177,11 +177,11 @@ impl<'a> SubscriptionBuilder<'a> {
 
     /// The events of a key are first handled in the order the transport accepted them, one at a time.
     pub fn ordered(self) -> Self {
-        self.ordered_with(Ordering::default())
+        self.ordered_with(KeyOrder::default())
     }
 
     /// Like [`ordered`](Self::ordered), saying what the others of a key do while one waits or is dead.
-    pub fn ordered_with(mut self, ordering: Ordering) -> Self {
+    pub fn ordered_with(mut self, ordering: KeyOrder) -> Self {
         self.options.spec.ordered = Some(ordering);
         self
     }

@@ -13,7 +13,7 @@ use super::seen::Seen;
 use crate::event::{Headers, Timestamp};
 use crate::transport::{DEFAULT_EXCHANGE, Message, SubscriptionInfo};
 use crate::{
-    BoxError, Broker, DeadLetterFilter, DeadLettered, Deliveries, Delivery, DomainEvent, Outcome, PublishOptions,
+    BoxError, Broker, DeadLetterEntry, DeadLetterFilter, Deliveries, Delivery, DomainEvent, Outcome, PublishOptions,
     Receipt, Result, Subscriber, SubscriptionBuilder,
 };
 
@@ -180,12 +180,12 @@ impl World {
     }
 
     /// All dead letters of a subscription.
-    pub(super) async fn dead(&self, name: &str) -> Result<Vec<DeadLettered>> {
+    pub(super) async fn dead(&self, name: &str) -> Result<Vec<DeadLetterEntry>> {
         self.broker.dead_letters(name, &DeadLetterFilter::new(), usize::MAX).await
     }
 
     /// Waits until a subscription has so many dead letters, and gives them.
-    pub(super) async fn wait_dead(&self, name: &str, count: usize) -> Result<Vec<DeadLettered>, BoxError> {
+    pub(super) async fn wait_dead(&self, name: &str, count: usize) -> Result<Vec<DeadLetterEntry>, BoxError> {
         self.eventually(|| async { Ok(self.dead(name).await?.len() >= count) })
             .await
             .map_err(|e| format!("{count} dead letters of {name}: {e}"))?;

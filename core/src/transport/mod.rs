@@ -26,7 +26,7 @@ pub use capabilities::{Capabilities, Ordered};
 pub use dead_letters::{DeadLetters, StoredDeadLetter};
 pub use message::{Message, Receipt};
 pub use source::{Incoming, Settlement, Source, SourceHealth, Token};
-pub use spec::{DEFAULT_EXCHANGE, OnDead, OnRetry, Ordering, QueueType, SubscriptionSpec};
+pub use spec::{DEFAULT_EXCHANGE, KeyOrder, OnDead, OnRetry, QueueType, SubscriptionSpec};
 
 use crate::Result;
 use crate::event::Timestamp;

@@ -32,7 +32,7 @@ pub enum OnDead {
 
 /// Order per key, as a subscription asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ordering {
+pub struct KeyOrder {
     /// While a head waits for its retry.
     pub on_retry: OnRetry,
     /// When a head is dead.
@@ -61,7 +61,7 @@ pub struct SubscriptionSpec {
     /// Which events it wants.
     pub binding_keys: Vec<String>,
     /// Order per key, if asked for.
-    pub ordered: Option<Ordering>,
+    pub ordered: Option<KeyOrder>,
     /// Most events fetched and not settled.
     pub prefetch: u16,
     /// Keep what was given up on (`true`), or drop it, counted.

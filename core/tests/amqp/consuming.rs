@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use tidings::transport::{Ordering, QueueType, Settlement};
+use tidings::transport::{KeyOrder, QueueType, Settlement};
 
 use super::support::{Bench, bare, delete_queue, depth, drain, next, next_one, settle, silent, until};
 
@@ -228,7 +228,7 @@ async fn a_queue_with_other_arguments_is_a_conflict() {
     let twice = bench.subscribe().await;
     drop((source, twice));
     let mut ordered = bench.spec.clone();
-    ordered.ordered = Some(Ordering::default());
+    ordered.ordered = Some(KeyOrder::default());
     assert_eq!(bench.transport.subscribe(&ordered).await.err().map(|e| e.code()), Some("UNSUPPORTED"));
     bench.done().await;
 }

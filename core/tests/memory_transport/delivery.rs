@@ -66,7 +66,7 @@ async fn sources_of_a_subscription_compete_and_wake() {
 async fn conflicts_name_the_setting() {
     let transport = MemoryTransport::new();
     let _source = transport.subscribe(&spec("s", "#", None)).await.unwrap();
-    let error = transport.subscribe(&spec("s", "#", Some(Ordering::default()))).await.err().unwrap();
+    let error = transport.subscribe(&spec("s", "#", Some(KeyOrder::default()))).await.err().unwrap();
     assert_eq!((error.code(), error.field_name()), ("SUBSCRIPTION_CONFLICT", Some("ordered")));
     let mut other = spec("s", "#", None);
     other.exchange = "elsewhere".to_owned();
@@ -153,7 +153,7 @@ async fn retries_come_when_due_and_shorter_ones_overtake() {
 
 #[tokio::test(start_paused = true)]
 async fn released_events_go_back_to_their_place() {
-    for order in [None, Some(Ordering::default())] {
+    for order in [None, Some(KeyOrder::default())] {
         let transport = MemoryTransport::new();
         let source = transport.subscribe(&spec("s", "#", order)).await.unwrap();
         fill(&transport, Some("k"), &["1", "2", "3", "4"]).await;

@@ -36,7 +36,7 @@ struct Model {
 }
 
 impl Model {
-    async fn new(transport: &MemoryTransport, name: &'static str, ordered: Option<Ordering>) -> Self {
+    async fn new(transport: &MemoryTransport, name: &'static str, ordered: Option<KeyOrder>) -> Self {
         let spec = spec(name, "#", ordered);
         drop(transport.subscribe(&spec).await.unwrap());
         let slots = (0..SLOTS).map(|_| Slot { source: None, held: Vec::new() }).collect();
@@ -144,7 +144,7 @@ impl Model {
     /// before all of them are done.
     fn check_order(&self, id: &str) {
         let Some(key) = &self.events[id].key else { return };
-        let strict = self.spec.ordered == Some(Ordering::default());
+        let strict = self.spec.ordered == Some(KeyOrder::default());
         for earlier in self.keys[key].iter().take_while(|earlier| *earlier != id) {
             let earlier = &self.events[earlier];
             assert!(if strict { earlier.finished } else { earlier.handled }, "{id} of {key} overtook {earlier:?}");

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_key_is_held_by_one_source_eight_events_at_a_time() {
     let transport = MemoryTransport::new();
-    let order = Some(Ordering::default());
+    let order = Some(KeyOrder::default());
     let a = transport.subscribe(&spec("s", "#", order)).await.unwrap();
     let b = transport.subscribe(&spec("s", "#", order)).await.unwrap();
     let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
@@ -48,7 +48,7 @@ async fn a_key_waits_for_its_head_or_passes_it() {
 async fn a_parked_key_resumes_by_replay_or_discard() {
     for discard in [false, true] {
         let transport = MemoryTransport::new();
-        let source = transport.subscribe(&spec("s", "#", Some(Ordering::default()))).await.unwrap();
+        let source = transport.subscribe(&spec("s", "#", Some(KeyOrder::default()))).await.unwrap();
         fill(&transport, Some("k"), &["1", "2"]).await;
         let batch = now(&source, 9).await;
         settle(&source, &batch[0], dead()).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_parked_key_resumes_by_replay_or_discard() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_due_is_not_handed_over_behind_what_is() {
     let transport = MemoryTransport::new();
-    let source = transport.subscribe(&spec("s", "#", Some(Ordering::default()))).await.unwrap();
+    let source = transport.subscribe(&spec("s", "#", Some(KeyOrder::default()))).await.unwrap();
     fill(&transport, Some("k"), &["1", "2", "3"]).await;
     let batch = now(&source, 9).await;
     settle(&source, &batch[1], retry(5 * SECOND)).await.unwrap();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidings::event::{Headers, Timestamp};
 use tidings::transport::{
-    Incoming, Message, Ordering, Settlement, Source, SubscriptionSpec, Token, Transport, registry,
+    Incoming, KeyOrder, Message, Settlement, Source, SubscriptionSpec, Token, Transport, registry,
 };
 
 /// A folder with a store in it.
@@ -63,7 +63,7 @@ pub(crate) fn spec(name: &str, binding_key: &str) -> SubscriptionSpec {
     spec
 }
 
-pub(crate) fn ordered(name: &str, ordering: Ordering) -> SubscriptionSpec {
+pub(crate) fn ordered(name: &str, ordering: KeyOrder) -> SubscriptionSpec {
     let mut spec = spec(name, "#");
     spec.ordered = Some(ordering);
     spec

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tidings::transport::{Ordered, registry};
-use tidings::{BoxError, Broker, DeadLetterFilter, DeadLettered, Replay, ReplayAction, ReplayReport};
+use tidings::{BoxError, Broker, DeadLetterEntry, DeadLetterFilter, Replay, ReplayAction, ReplayReport};
 
 use crate::audit::{Evidence, audit, repetitions};
 use crate::flights::{Day, Happening};
@@ -176,7 +176,7 @@ impl Play {
     async fn replay(&self, log: &str, how: fn(Replay) -> Replay) -> Result<(ReplayReport, HashSet<String>), BoxError> {
         let mut ids = HashSet::new();
         let replay = self.broker.replay(log).filter(DeadLetterFilter::new().reason(aircraft_log::NO_TAIL));
-        let once = |letter: &DeadLettered| {
+        let once = |letter: &DeadLetterEntry| {
             if ids.insert(letter.id().to_owned()) { ReplayAction::Retry } else { ReplayAction::Discard }
         };
         let report = how(replay).decide(once).await?;

@@ -6,7 +6,7 @@ use crate::event::{HeaderValue, Headers, name};
 use crate::settlement::{Failure, reason};
 use crate::testkit::scenario::Done;
 use crate::testkit::world::{World, metric};
-use crate::{DeadLettered, DomainEvent, Outcome, ReplayAction};
+use crate::{DeadLetterEntry, DomainEvent, Outcome, ReplayAction};
 
 /// Every field of a dead letter.
 pub(super) async fn with_reason(w: Arc<World>) -> Done {
@@ -90,7 +90,7 @@ pub(super) async fn browse(w: Arc<World>) -> Done {
     let name = w.name("browsed");
     let deliveries = w.open(&name, "a").await?;
     let ids = w.bury(&deliveries, &[("a", 0, "x"), ("a", 1, "x"), ("a", 2, "y")]).await?;
-    let look = |dead: &DeadLettered| (dead.id().to_owned(), dead.headers().clone(), dead.body().clone());
+    let look = |dead: &DeadLetterEntry| (dead.id().to_owned(), dead.headers().clone(), dead.body().clone());
     let first: Vec<_> = w.wait_dead(&name, 3).await?.iter().map(look).collect();
     same!(first.iter().map(|d| d.0.clone()).collect::<Vec<_>>(), ids, "dead letters, oldest first");
     for i in 0..100 {

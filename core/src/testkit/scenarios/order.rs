@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::testkit::scenario::Done;
 use crate::testkit::seen::Seen;
 use crate::testkit::world::{World, numbers};
-use crate::{BoxError, Deliveries, Discard, DomainEvent, OnRetry, Ordering, Outcome, Retry, Running};
+use crate::{BoxError, Deliveries, Discard, DomainEvent, KeyOrder, OnRetry, Outcome, Retry, Running};
 
 /// Handles an ordered subscription; event 1 wants one retry.
 async fn with_retry(w: &World, name: &str, on_retry: OnRetry, seen: &Seen) -> Result<Running, BoxError> {
@@ -19,7 +19,7 @@ async fn with_retry(w: &World, name: &str, on_retry: OnRetry, seen: &Seen) -> Re
         let again = seen.note(&event) == 1 && event.retries() == 0;
         async move { if again { Err(Retry::after(delay)) } else { Ok(()) } }
     };
-    let ordering = Ordering { on_retry, ..Ordering::default() };
+    let ordering = KeyOrder { on_retry, ..KeyOrder::default() };
     w.subscribe(&subscriber, name, "#").ordered_with(ordering).max_retries(3).handle(handler)?;
     Ok(subscriber.start().await?)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use crate::testkit::scenario::Done;
 use crate::testkit::seen::Seen;
 use crate::testkit::world::World;
-use crate::{BoxError, DeadLetter, DomainEvent, OnDead, Ordering, ReplayAction, Running};
+use crate::{BoxError, DeadLetter, DomainEvent, KeyOrder, OnDead, ReplayAction, Running};
 
 /// Handles an ordered subscription; event 1 is dead as long as `broken` says so.
 async fn start(
@@ -22,7 +22,7 @@ async fn start(
         let dead = seen.note(&event) == 1 && broken.load(SeqCst);
         async move { if dead { Err(DeadLetter::because("no-tail-number")) } else { Ok(()) } }
     };
-    let ordering = Ordering { on_dead, ..Ordering::default() };
+    let ordering = KeyOrder { on_dead, ..KeyOrder::default() };
     w.subscribe(&subscriber, name, "a").ordered_with(ordering).handle(handler)?;
     let running = subscriber.start().await?;
     for n in 1..=3 {

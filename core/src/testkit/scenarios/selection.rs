@@ -18,7 +18,7 @@ async fn dead(w: &World, name: &str) -> Result<(Deliveries, Vec<String>), crate:
 
 /// Lists and replays what the filter chooses: exactly these come back, exactly the others stay.
 async fn chooses(w: &World, name: &str, deliveries: &Deliveries, filter: DeadLetterFilter, expected: &[u64]) -> Done {
-    let number = |dead: &crate::DeadLettered| dead.event().ok().and_then(|event| event.data::<u64>().ok());
+    let number = |dead: &crate::DeadLetterEntry| dead.event().ok().and_then(|event| event.data::<u64>().ok());
     let all: Vec<u64> = w.dead(name).await?.iter().filter_map(number).collect();
     let listed = w.broker.dead_letters(name, &filter, usize::MAX).await?;
     same!(listed.iter().filter_map(number).collect::<Vec<_>>(), expected, "listed");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::ordered::Keys;
-use crate::transport::{Incoming, Message, Ordering, SubscriptionInfo, SubscriptionSpec, Token};
+use crate::transport::{Incoming, KeyOrder, Message, SubscriptionInfo, SubscriptionSpec, Token};
 use crate::{Error, ErrorKind, Result};
 
 /// An event as a subscription keeps it.
@@ -62,7 +62,7 @@ pub(super) struct Subscription {
     pub(super) id: u64,
     pub(super) exchange: Arc<str>,
     pub(super) binding_keys: BTreeSet<String>,
-    pub(super) ordered: Option<Ordering>,
+    pub(super) ordered: Option<KeyOrder>,
     /// What has no key, or needs no order.
     ready: BTreeMap<u64, Stored>,
     pub(super) keys: Keys,
