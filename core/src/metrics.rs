@@ -91,7 +91,7 @@ impl SubscriptionCounters {
         match effect {
             Effect::Acked => &self.acked,
             Effect::Retried => &self.retried,
-            Effect::DeadLetterEntry => &self.dead_lettered,
+            Effect::DeadLettered => &self.dead_lettered,
             Effect::Discarded => &self.discarded,
             Effect::Released => &self.released,
         }

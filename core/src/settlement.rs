@@ -11,6 +11,7 @@
 //!                        └─ Release ──────────────────────────────────────► back to the queue, no attempt spent
 //! ```
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,7 @@ pub mod reason {
 
 /// How a handler failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// Types of the error, most specific first. A policy's `retry_on` matches any of them.
     pub error_types: Vec<String>,
@@ -67,7 +69,38 @@ pub struct Failure {
     /// Where it happened.
     pub stack: Option<String>,
     /// [`reason::ERROR`], [`reason::TIMEOUT`] or [`reason::PANIC`]: why a dead letter is kept when no retry is due.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
+}
+
+impl Failure {
+    /// A failure with the types of its error, most specific first, and what the error says.
+    ///
+    /// ```
+    /// use tidings::{Failure, settlement::reason};
+    ///
+    /// let failure = Failure::new(["CardDeclined", "PaymentError"], "card 7 was declined").with_stack("at pay()");
+    /// assert_eq!(failure.reason, reason::ERROR);
+    /// ```
+    pub fn new<T: Into<String>>(error_types: impl IntoIterator<Item = T>, message: impl Into<String>) -> Self {
+        Self {
+            error_types: error_types.into_iter().map(Into::into).collect(),
+            message: message.into(),
+            stack: None,
+            reason: reason::ERROR.into(),
+        }
+    }
+
+    /// Says where it happened.
+    pub fn with_stack(mut self, stack: impl Into<String>) -> Self {
+        self.stack = Some(stack.into());
+        self
+    }
+
+    /// Says why a dead letter is kept when no retry is due.
+    pub fn with_reason(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.reason = reason.into();
+        self
+    }
 }
 
 /// What a host says of a delivery that it has handled.
@@ -103,6 +136,7 @@ pub type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// The part of a subscription's options that decides about outcomes.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct SettlementPolicy {
     /// Name of the subscription, kept with dead letters.
     pub subscription: Arc<str>,
@@ -120,6 +154,22 @@ pub struct SettlementPolicy {
     pub capture_stack: bool,
     /// Rewrites error texts.
     pub redact: Option<Redact>,
+}
+
+impl SettlementPolicy {
+    /// The defaults for the subscription of this name: no retry, dead letters kept; set the public fields to what it is.
+    pub fn new(subscription: impl Into<Arc<str>>) -> Self {
+        Self {
+            subscription: subscription.into(),
+            max_retries: 0,
+            retry: None,
+            dead_letter: true,
+            max_delay: Duration::MAX,
+            max_deliveries: 20,
+            capture_stack: true,
+            redact: None,
+        }
+    }
 }
 
 impl fmt::Debug for SettlementPolicy {
@@ -142,7 +192,7 @@ pub enum Effect {
     /// Scheduled again.
     Retried,
     /// Kept as a dead letter.
-    DeadLetterEntry,
+    DeadLettered,
     /// Dropped on purpose.
     Discarded,
     /// Given back.
@@ -192,9 +242,9 @@ pub fn decide(
         let too_old =
             retry.max_age.is_some_and(|age| now.since(first_failed_at(headers).unwrap_or(now)) >= age && attempt > 0);
         if attempt >= policy.max_retries {
-            why = reason::MAX_RETRIES;
+            why = reason::MAX_RETRIES.into();
         } else if too_old {
-            why = reason::MAX_AGE;
+            why = reason::MAX_AGE.into();
         } else {
             return schedule(policy, headers, retry.delay(attempt, random), now);
         }
@@ -203,7 +253,7 @@ pub fn decide(
     give_up(
         policy,
         headers,
-        &DeadLetter { reason: why, error_type, message: Some(failure.message), stack: failure.stack },
+        &DeadLetter { reason: &why, error_type, message: Some(failure.message), stack: failure.stack },
         now,
     )
 }
@@ -332,7 +382,7 @@ fn give_up(policy: &SettlementPolicy, headers: &Headers, why: &DeadLetter<'_>, n
         let room = MAX_DEAD_HEADERS.saturating_sub(dead.size() + name::DEAD_STACK.len() + 8);
         dead.set(name::DEAD_STACK, clean(stack, MAX_STACK_TEXT.min(room)));
     }
-    (Settlement::DeadLetter { headers: dead }, Effect::DeadLetterEntry)
+    (Settlement::DeadLetter { headers: dead }, Effect::DeadLettered)
 }
 
 fn first_failed_at(headers: &Headers) -> Option<Timestamp> {
@@ -370,7 +420,7 @@ mod tests {
             error_types: vec![error_type.into()],
             message: "boom".into(),
             stack: Some("at x".into()),
-            reason: reason::ERROR,
+            reason: reason::ERROR.into(),
         })
     }
 
@@ -437,7 +487,7 @@ mod tests {
         let (settlement, _) = decide(&policy, &Headers::new(), fail("E"), now(), 0.0);
         let Settlement::Retry { headers, .. } = settlement else { panic!("{settlement:?}") };
         let (settlement, effect) = decide(&policy, &headers, fail("E"), now().after(Duration::from_secs(60)), 0.0);
-        assert_eq!(effect, Effect::DeadLetterEntry);
+        assert_eq!(effect, Effect::DeadLettered);
         let Settlement::DeadLetter { headers } = settlement else { panic!("{settlement:?}") };
         assert_eq!(headers.text(name::DEAD_REASON), Some(reason::MAX_AGE));
         assert_eq!(headers.text(name::DEAD_FIRST_FAILED_AT), Some("1000.0"));
@@ -458,7 +508,7 @@ mod tests {
             error_types: vec!["E".repeat(9999)],
             message: "ü".repeat(99_999),
             stack: Some("s".repeat(99_999)),
-            reason: reason::ERROR,
+            reason: reason::ERROR.into(),
         });
         let (Settlement::DeadLetter { headers }, _) = decide(&policy(), &headers, outcome, now(), 0.0) else {
             panic!()

@@ -27,18 +27,7 @@ use tokio::time::{Instant, timeout};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn message(routing_key: &str, id: &str, key: Option<&str>) -> Message {
-    Message {
-        exchange: "domain-events".into(),
-        routing_key: routing_key.into(),
-        id: id.into(),
-        key: key.map(Into::into),
-        timestamp: Timestamp::EPOCH,
-        body: "{}".into(),
-        headers: Headers::new(),
-        deliver_at: None,
-        require_route: false,
-        deadline: None,
-    }
+    Message::new(routing_key, id, "{}").with_key(key.map(Into::into))
 }
 
 fn spec(name: &str, binding_key: &str, ordered: Option<KeyOrder>) -> SubscriptionSpec {
@@ -49,7 +38,7 @@ fn spec(name: &str, binding_key: &str, ordered: Option<KeyOrder>) -> Subscriptio
 }
 
 fn ordered(on_retry: OnRetry, on_dead: OnDead) -> Option<KeyOrder> {
-    Some(KeyOrder { on_retry, on_dead })
+    Some(KeyOrder::new().on_retry(on_retry).on_dead(on_dead))
 }
 
 async fn publish(transport: &MemoryTransport, message: Message) -> Result<Receipt> {
@@ -112,7 +101,7 @@ async fn replay_all(transport: &MemoryTransport, name: &str) {
     let (mut walk, found) = walk(transport, name).await;
     let batch = found.into_iter().map(|dead| {
         let headers = tidings::settlement::replayed(&dead.message.headers);
-        (dead.token, Message { headers, ..dead.message })
+        (dead.token, dead.message.with_headers(headers))
     });
     for result in walk.replay(batch.collect()).await {
         result.unwrap();

@@ -12,7 +12,7 @@ use sqlite_support::*;
 use tidings::event::{Headers, name};
 use tidings::transport::{KeyOrder, OnDead, OnRetry, Settlement, Source, Transport};
 
-const WAIT_PARK: KeyOrder = KeyOrder { on_retry: OnRetry::Wait, on_dead: OnDead::Park };
+const WAIT_PARK: KeyOrder = KeyOrder::new();
 
 async fn with_events(ordering: KeyOrder, events: &[(&str, usize)]) -> (Folder, Arc<dyn Transport>, Arc<dyn Source>) {
     let folder = Folder::new();
@@ -77,7 +77,7 @@ async fn a_waiting_head_holds_its_key_up_and_no_other() {
 
 #[tokio::test]
 async fn with_pass_the_others_go_on() {
-    let ordering = KeyOrder { on_retry: OnRetry::Pass, on_dead: OnDead::Park };
+    let ordering = KeyOrder::new().on_retry(OnRetry::Pass);
     let (_folder, _transport, source) = with_events(ordering, &[("k", 0), ("k", 1)]).await;
     let got = collect(&source, 2).await;
     source
@@ -149,7 +149,7 @@ async fn a_parked_key_goes_on_without_its_head_when_that_is_discarded() {
 
 #[tokio::test]
 async fn a_skipped_event_comes_back_with_a_replay() {
-    let ordering = KeyOrder { on_retry: OnRetry::Wait, on_dead: OnDead::Skip };
+    let ordering = KeyOrder::new().on_dead(OnDead::Skip);
     let (_folder, transport, source) = with_events(ordering, &[("k", 0), ("k", 1), ("k", 2)]).await;
     let got = collect(&source, 3).await;
     source

@@ -284,7 +284,7 @@ async fn a_lock_that_another_process_keeps_is_reported_and_nothing_is_lost() {
         assert!(lines.read_line(&mut line).unwrap() > 0);
     }
     let mut late = message("a", 2);
-    late.deadline = Some(tokio::time::Instant::now() + Duration::from_millis(100));
+    late.deadline = Some(std::time::Instant::now() + Duration::from_millis(100));
     let error = transport.publish(vec![late]).await.remove(0).unwrap_err();
     assert_eq!((error.code(), error.outcome_unknown()), ("TIMEOUT", false), "{error}");
     let error = transport.publish(vec![message("a", 3)]).await.remove(0).unwrap_err();

@@ -1,7 +1,6 @@
 //! The tables and bytes that all languages share (`tests/vectors/`).
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tidings::event::{decode, name};
@@ -35,7 +34,7 @@ impl Wire {
     }
 
     fn decoded(&self) -> DomainEvent {
-        decode(&Bytes::from(self.body.clone()), Headers::new()).unwrap_or_else(|(e, _)| panic!("{}: {e}", self.name))
+        decode(&self.body.clone().into(), Headers::new()).unwrap_or_else(|(e, _)| panic!("{}: {e}", self.name))
     }
 }
 

@@ -6,11 +6,10 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{DomainEvent, Headers, Timestamp};
+use super::{DomainEvent, Headers, Payload, Timestamp};
 use crate::routing::check_routing_key;
 use crate::{Error, ErrorKind, Result};
 
@@ -30,7 +29,7 @@ struct Wire<'a> {
 /// Writes the event's body in golden form: keys in order, no white space around them, UTF-8 unescaped.
 ///
 /// The bytes of `data` are written as they are.
-pub fn encode(event: &DomainEvent) -> Bytes {
+pub fn encode(event: &DomainEvent) -> Payload {
     let mut body = Vec::with_capacity(128 + event.routing_key().len() + event.data_json().len());
     body.extend_from_slice(b"{\"routing_key\":");
     string(&mut body, event.routing_key());
@@ -57,11 +56,11 @@ fn string(body: &mut Vec<u8>, text: &str) {
 /// `data` is a slice of `body`: nothing is copied.
 ///
 /// The headers come back with the error: what cannot be read must be kept whole.
-pub fn decode(body: &Bytes, headers: Headers) -> Result<DomainEvent, (Error, Headers)> {
+pub fn decode(body: &Payload, headers: Headers) -> Result<DomainEvent, (Error, Headers)> {
     match parse(body) {
         Ok(wire) => Ok(DomainEvent::from_parts(
             Arc::from(&*wire.routing_key),
-            body.slice_ref(wire.data.get().as_bytes()),
+            body.part(wire.data.get().as_bytes()),
             wire.domain_object_id.map(|id| Arc::from(&*id)),
             Arc::from(&*wire.uuid_string),
             wire.timestamp,
@@ -121,7 +120,7 @@ mod tests {
             r#"{"routing_key":"a","data":{},"domain_object_id":null,"uuid_string":"","timestamp":1.0}"#,
             r#"{"routing_key":"a","data":{},"domain_object_id":null,"uuid_string":"x"}"#,
         ] {
-            decode(&Bytes::from_static(body.as_bytes()), Headers::new()).unwrap_err();
+            decode(&Payload::from_static(body.as_bytes()), Headers::new()).unwrap_err();
         }
     }
 

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{HeaderValue, Headers, Timestamp, codec, finite, id, name};
+use super::{HeaderValue, Headers, Payload, Timestamp, codec, finite, id, name};
 use crate::routing::check_routing_key;
 use crate::{Error, ErrorKind, Result};
 
@@ -29,7 +28,7 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Clone, PartialEq)]
 pub struct DomainEvent {
     routing_key: Arc<str>,
-    data: Bytes,
+    data: Payload,
     domain_object_id: Option<Arc<str>>,
     id: Arc<str>,
     timestamp: Timestamp,
@@ -64,13 +63,13 @@ impl DomainEvent {
                 .remedy("JSON has no NaN, no Infinity and no trailing commas")
         })?;
         // Surrounding white space is not part of the value, and the golden form has none.
-        let data = Bytes::from(data);
+        let data = Payload::from(data);
         let trimmed = data.trim_ascii();
-        let trimmed = data.slice_ref(trimmed);
+        let trimmed = data.part(trimmed);
         Self::with_data(routing_key, trimmed)
     }
 
-    fn with_data(routing_key: &str, data: Bytes) -> Result<Self> {
+    fn with_data(routing_key: &str, data: Payload) -> Result<Self> {
         check_routing_key(routing_key)?;
         Ok(Self::from_parts(routing_key.into(), data, None, id::new_id(), Timestamp::now(), Headers::new()))
     }
@@ -78,7 +77,7 @@ impl DomainEvent {
     /// Puts an event together from parts that were checked where they came from.
     pub(crate) fn from_parts(
         routing_key: Arc<str>,
-        data: Bytes,
+        data: Payload,
         domain_object_id: Option<Arc<str>>,
         id: Arc<str>,
         timestamp: Timestamp,
@@ -90,16 +89,16 @@ impl DomainEvent {
     /// What is left where an event was moved out of; costs no allocation beyond two shared empty strings.
     pub(crate) fn nothing() -> Self {
         let empty: Arc<str> = Arc::default();
-        Self::from_parts(empty.clone(), Bytes::new(), None, empty, Timestamp::EPOCH, Headers::new())
+        Self::from_parts(empty.clone(), Payload::new(), None, empty, Timestamp::EPOCH, Headers::new())
     }
 
     /// Reads an event's body, as [`to_json`](Self::to_json) or a peer wrote it.
-    pub fn from_body(body: impl Into<Bytes>) -> Result<Self> {
+    pub fn from_body(body: impl Into<Payload>) -> Result<Self> {
         codec::decode(&body.into(), Headers::new()).map_err(|(error, _)| error)
     }
 
     /// The event's body on the wire.
-    pub fn to_json(&self) -> Bytes {
+    pub fn to_json(&self) -> Payload {
         codec::encode(self)
     }
 

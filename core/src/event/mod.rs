@@ -5,10 +5,12 @@ mod domain_event;
 mod finite;
 mod headers;
 mod id;
+mod payload;
 mod timestamp;
 
 pub use codec::{decode, encode};
 pub use domain_event::DomainEvent;
 pub use headers::{HeaderValue, Headers, MAX_HEADERS, name};
 pub use id::{MAX_ID, new_id};
+pub use payload::Payload;
 pub use timestamp::Timestamp;

@@ -241,7 +241,7 @@ impl Publisher {
             deliver_at,
             require_route: options.require_route,
             // A time-out beyond the end of time is none.
-            deadline: Instant::now().checked_add(options.timeout.unwrap_or(self.timeout)),
+            deadline: Instant::now().checked_add(options.timeout.unwrap_or(self.timeout)).map(Instant::into_std),
         })
     }
 

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-
-use crate::event::{DomainEvent, Headers, Timestamp, decode, name};
+use crate::event::{DomainEvent, Headers, Payload, Timestamp, decode, name};
 use crate::settlement::{reason, time};
 use crate::transport::{Message, StoredDeadLetter, Token};
 use crate::{Error, Result};
@@ -36,7 +34,7 @@ impl DeadLetterEntry {
     }
 
     /// The body as it travelled.
-    pub fn body(&self) -> &Bytes {
+    pub fn body(&self) -> &Payload {
         &self.message.body
     }
 

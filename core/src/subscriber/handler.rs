@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::DomainEvent;
-use crate::settlement::{Failure, Outcome, reason};
+use crate::settlement::{Failure, Outcome};
 use crate::{BoxError, Error};
 
 /// Return it as an error to handle the event again later. At most `max_retries` times; then it is a dead letter.
@@ -121,12 +121,7 @@ fn outcome(error: &(dyn std::error::Error + Send + Sync + 'static), type_name: &
         }
         cause = e.source();
     }
-    Outcome::Fail(Failure {
-        error_types: error_types(error, type_name),
-        message: chain(error),
-        stack: None,
-        reason: reason::ERROR,
-    })
+    Outcome::Fail(Failure::new(error_types(error, type_name), chain(error)))
 }
 
 /// The error's types, most specific first: the handler's own error type where it is a concrete one, and for each error

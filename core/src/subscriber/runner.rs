@@ -113,5 +113,5 @@ fn panicked(payload: &(dyn std::any::Any + Send)) -> Outcome {
 }
 
 fn failed(error_type: &str, message: String, reason: &'static str) -> Outcome {
-    Outcome::Fail(Failure { error_types: vec![error_type.to_owned()], message, stack: None, reason })
+    Outcome::Fail(Failure::new([error_type], message).with_reason(reason))
 }

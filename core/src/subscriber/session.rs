@@ -270,7 +270,7 @@ impl Session {
         match effect {
             Effect::Acked | Effect::Discarded => true,
             Effect::Retried => ordering.on_retry == OnRetry::Pass,
-            Effect::DeadLetterEntry => ordering.on_dead == OnDead::Skip,
+            Effect::DeadLettered => ordering.on_dead == OnDead::Skip,
             Effect::Released => false,
         }
     }

@@ -4,14 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Subject;
 use super::seen::Seen;
-use crate::event::{Headers, Timestamp};
-use crate::transport::{DEFAULT_EXCHANGE, Message, SubscriptionInfo};
+use crate::event::{Headers, Payload, Timestamp, new_id};
+use crate::transport::{Message, SubscriptionInfo};
 use crate::{
     BoxError, Broker, DeadLetterEntry, DeadLetterFilter, Deliveries, Delivery, DomainEvent, Outcome, PublishOptions,
     Receipt, Result, Subscriber, SubscriptionBuilder,
@@ -103,18 +102,10 @@ impl World {
 
     /// Publishes any bytes, as a foreign program would.
     pub(super) async fn publish_raw(&self, key: &str, body: &[u8], headers: Headers) -> Result<(), BoxError> {
-        let message = Message {
-            exchange: DEFAULT_EXCHANGE.into(),
-            routing_key: self.key(key).into(),
-            id: uuid::Uuid::now_v7().to_string().into(),
-            key: None,
-            timestamp: Timestamp::now(),
-            body: Bytes::copy_from_slice(body),
-            headers,
-            deliver_at: None,
-            require_route: false,
-            deadline: Some(Instant::now() + self.patience()),
-        };
+        let message = Message::new(self.key(key), new_id(), Payload::copy_from_slice(body))
+            .with_timestamp(Timestamp::now())
+            .with_headers(headers)
+            .with_deadline(Some((Instant::now() + self.patience()).into_std()));
         self.broker.transport().publish(vec![message]).await.pop().ok_or("no result")??;
         Ok(())
     }

@@ -7,11 +7,19 @@ use crate::Result;
 
 /// One dead letter: the event with its `tidings-dead-*` headers.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct StoredDeadLetter {
     /// Names it when it is replayed or discarded.
     pub token: Token,
     /// The event, its original routing key, its headers.
     pub message: Message,
+}
+
+impl StoredDeadLetter {
+    /// The dead letter that `token` names.
+    pub fn new(token: Token, message: Message) -> Self {
+        Self { token, message }
+    }
 }
 
 /// A walk over the dead letters of one subscription, oldest first, up to those that were there when it was opened.

@@ -33,6 +33,8 @@ use crate::event::Timestamp;
 
 /// One broker, reached.
 ///
+/// A trait for others to implement: a method that is added later has a default, so that a transport of today still compiles.
+///
 /// All methods may be called from many tasks at once. A transport reconnects by itself; a call fails with
 /// `CONNECTION_FAILED` only when its own time-out ends before the connection is back.
 #[async_trait]

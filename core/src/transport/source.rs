@@ -10,6 +10,7 @@ use crate::event::Headers;
 
 /// Names one delivery of a source. Worthless once settled, or when its connection or lease is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Token {
     /// The delivery: a delivery tag, a row.
     pub id: u64,
@@ -18,8 +19,16 @@ pub struct Token {
     pub generation: u64,
 }
 
+impl Token {
+    /// The delivery `id` of a connection or lease.
+    pub const fn new(id: u64, generation: u64) -> Self {
+        Self { id, generation }
+    }
+}
+
 /// An event as a source hands it over.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Incoming {
     /// Names it when it is settled.
     pub token: Token,
@@ -27,6 +36,19 @@ pub struct Incoming {
     pub message: Message,
     /// Earlier deliveries that ended without an outcome (crash, lost lease, lost connection), as far as the broker knows.
     pub lost_deliveries: u32,
+}
+
+impl Incoming {
+    /// A first delivery of `message`.
+    pub fn new(token: Token, message: Message) -> Self {
+        Self { token, message, lost_deliveries: 0 }
+    }
+
+    /// Sets how many earlier deliveries ended without an outcome.
+    pub fn with_lost_deliveries(mut self, lost: u32) -> Self {
+        self.lost_deliveries = lost;
+        self
+    }
 }
 
 /// What the engine wants done with a delivery. Headers are complete: the transport writes them as they are.

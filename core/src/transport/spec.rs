@@ -32,11 +32,31 @@ pub enum OnDead {
 
 /// Order per key, as a subscription asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct KeyOrder {
     /// While a head waits for its retry.
     pub on_retry: OnRetry,
     /// When a head is dead.
     pub on_dead: OnDead,
+}
+
+impl KeyOrder {
+    /// The events of a key wait, whatever happens to their head.
+    pub const fn new() -> Self {
+        Self { on_retry: OnRetry::Wait, on_dead: OnDead::Park }
+    }
+
+    /// Sets what the others do while a head waits for its retry.
+    pub const fn on_retry(mut self, on_retry: OnRetry) -> Self {
+        self.on_retry = on_retry;
+        self
+    }
+
+    /// Sets what the others do when a head is dead.
+    pub const fn on_dead(mut self, on_dead: OnDead) -> Self {
+        self.on_dead = on_dead;
+        self
+    }
 }
 
 /// Kind of the queue on RabbitMQ. Other transports have one kind.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tidings::Timestamp;
-use tidings::transport::{Message, Settlement};
+use tidings::transport::Settlement;
 
 use super::support::{Bench, next_one, settle, unique};
 
@@ -41,16 +41,16 @@ async fn scheduled_events_come_when_they_are_due() {
     let Some(bench) = Bench::new("scheduled").await else { return };
     let source = bench.subscribe().await;
     let start = Instant::now();
-    let at = |millis| Some(Timestamp::now().after(Duration::from_millis(millis)));
-    let later = Message { deliver_at: at(500), ..bench.message("later") };
+    let at = |millis| Timestamp::now().after(Duration::from_millis(millis));
+    let later = bench.message("later").with_deliver_at(at(500));
     assert_eq!(bench.publish(later).await.unwrap().routed, None);
-    let past = Message { deliver_at: Some(Timestamp::EPOCH), ..bench.message("past") };
+    let past = bench.message("past").with_deliver_at(Timestamp::EPOCH);
     assert_eq!(bench.publish(past).await.unwrap().routed, Some(true));
     let event = next_one(&source).await;
     assert!(event.message.routing_key.ends_with("past"));
     let event = next_one(&source).await;
     assert!(event.message.routing_key.ends_with("later") && start.elapsed() >= Duration::from_millis(490));
-    let days = Message { deliver_at: at(78 * 86_400_000), ..bench.message("days") };
+    let days = bench.message("days").with_deliver_at(at(78 * 86_400_000));
     let error = bench.publish(days).await.unwrap_err();
     assert_eq!((error.code(), error.field_name()), ("INVALID_DELAY", Some("delay")));
     bench.done().await;
@@ -62,7 +62,7 @@ async fn delayed_events_of_a_deleted_subscription_hold_up_nobody() {
     let source = gone.subscribe().await;
     let mut batch: Vec<_> = (0..100).map(|_| gone.message("x")).collect();
     let at = Timestamp::now().after(Duration::from_millis(300));
-    batch.extend((0..100).map(|_| Message { deliver_at: Some(at), ..super::support::message(&unique("unwanted")) }));
+    batch.extend((0..100).map(|_| super::support::message(&unique("unwanted")).with_deliver_at(at)));
     for result in gone.transport.publish(batch).await {
         result.unwrap();
     }
@@ -77,7 +77,7 @@ async fn delayed_events_of_a_deleted_subscription_hold_up_nobody() {
     let source = bench.subscribe().await;
     let start = Instant::now();
     let at = Timestamp::now().after(Duration::from_millis(700));
-    let batch = (0..200).map(|_| Message { deliver_at: Some(at), ..bench.message("x") }).collect();
+    let batch = (0..200).map(|_| bench.message("x").with_deliver_at(at)).collect();
     for result in bench.transport.publish(batch).await {
         result.unwrap();
     }

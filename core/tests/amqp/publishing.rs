@@ -6,7 +6,7 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tidings::Timestamp;
-use tidings::transport::{Message, Settlement};
+use tidings::transport::Settlement;
 
 use super::support::{Bench, bare, drain, message, next_one, settle, unique};
 
@@ -17,7 +17,7 @@ async fn receipts_say_whether_anybody_wanted_it() {
     assert_eq!(bench.publish(bench.message("wanted")).await.unwrap().routed, Some(true));
     let nobody = unique("nobody");
     assert_eq!(bench.publish(message(&nobody)).await.unwrap().routed, Some(false));
-    let required = Message { require_route: true, ..message(&nobody) };
+    let required = message(&nobody).with_require_route(true);
     assert_eq!(bench.publish(required).await.unwrap_err().code(), "UNROUTABLE");
 
     // Returned and taken events of one batch, in any mixture, keep their own answers.
@@ -63,14 +63,17 @@ async fn what_would_break_the_connection_is_not_sent() {
     let source = bench.subscribe().await;
     let mut large = bench.message("headers");
     large.headers.set("large", "x".repeat(140 * 1024));
-    let body = Message { body: vec![b'x'; 17 * 1024 * 1024].into(), ..bench.message("body") };
-    let long = Message { routing_key: "x".repeat(256).into(), ..bench.message("long") };
+    let mut body = bench.message("body");
+    body.body = vec![b'x'; 17 * 1024 * 1024].into();
+    let mut long = bench.message("long");
+    long.routing_key = "x".repeat(256).into();
     let good = bench.message("good");
     let results = bench.transport.publish(vec![large, body, long, good]).await;
     let codes: Vec<_> = results.iter().map(|r| r.as_ref().err().map(tidings::Error::code)).collect();
     assert_eq!(codes, [Some("HEADERS_TOO_LARGE"), Some("PAYLOAD_TOO_LARGE"), Some("INVALID_ROUTING_KEY"), None]);
     assert!(next_one(&source).await.message.routing_key.ends_with("good"));
-    let large = Message { body: vec![b'x'; 1024 * 1024].into(), ..bench.message("body") };
+    let mut large = bench.message("body");
+    large.body = vec![b'x'; 1024 * 1024].into();
     bench.publish(large).await.unwrap();
     assert_eq!(next_one(&source).await.message.body.len(), 1024 * 1024);
     bench.done().await;
@@ -108,7 +111,7 @@ async fn exchanges_are_declared_and_declared_again() {
     let Some(mut bench) = Bench::new("exchange").await else { return };
     let exchange = unique("exchange");
     bench.spec.exchange = exchange.clone();
-    let event = || Message { exchange: exchange.as_str().into(), ..bench.message("x") };
+    let event = || bench.message("x").with_exchange(exchange.as_str());
     assert_eq!(bench.publish(event()).await.unwrap().routed, Some(false));
     let (connection, channel) = bare().await;
     channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();

@@ -141,7 +141,7 @@ async fn a_publish_that_cannot_be_sent_times_out() {
     let Some(bench) = Bench::new("timeout").await else { return };
     // A deadline in the past is the shortest outage.
     let mut message = bench.message("x");
-    message.deadline = Some(tokio::time::Instant::now());
+    message.deadline = Some(tokio::time::Instant::now().into_std());
     match bench.publish(message).await {
         Ok(_) => {}
         Err(error) => assert_eq!(error.code(), "TIMEOUT"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use tidings::transport::{Incoming, Message, Receipt, Settlement, Source, SubscriptionSpec, Transport, registry};
-use tidings::{Headers, Result, Timestamp};
+use tidings::{Result, Timestamp};
 
 /// Longest that a test waits for something that should happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -101,18 +101,9 @@ pub(super) fn message(routing_key: &str) -> Message {
     let body = format!(
         r#"{{"routing_key":"{routing_key}","data":{{}},"domain_object_id":null,"uuid_string":"{id}","timestamp":1360285200.5}}"#
     );
-    Message {
-        exchange: "domain-events".into(),
-        routing_key: routing_key.into(),
-        id,
-        key: None,
-        timestamp: Timestamp::from_micros(1_360_285_200_000_000),
-        body: body.into(),
-        headers: Headers::new(),
-        deliver_at: None,
-        require_route: false,
-        deadline: Some(tokio::time::Instant::now() + PATIENCE),
-    }
+    Message::new(routing_key, id, body)
+        .with_timestamp(Timestamp::from_micros(1_360_285_200_000_000))
+        .with_deadline(Some((tokio::time::Instant::now() + PATIENCE).into_std()))
 }
 
 /// The next events, at least one.

@@ -31,9 +31,9 @@ async fn fan_out_by_binding_and_exchange() {
     assert_eq!(publish(&transport, message("user.x", "1", None)).await.unwrap().routed, Some(true));
     publish(&transport, message("user.x.y", "2", None)).await.unwrap();
     assert_eq!(publish(&transport, message("order.x", "3", None)).await.unwrap().routed, Some(false));
-    let strict = Message { require_route: true, ..message("order.x", "4", None) };
+    let strict = message("order.x", "4", None).with_require_route(true);
     assert_eq!(code(publish(&transport, strict).await), "UNROUTABLE");
-    let there = Message { exchange: "elsewhere".into(), ..message("order.x", "5", None) };
+    let there = message("order.x", "5", None).with_exchange("elsewhere");
     publish(&transport, there).await.unwrap();
     assert_eq!(ids(&now(&a, 9).await), ["1"]);
     assert_eq!(ids(&now(&b, 9).await), ["1", "2"]);
@@ -80,7 +80,7 @@ async fn scheduled_events_go_to_those_bound_when_due() {
     let transport = MemoryTransport::new();
     let a = transport.subscribe(&spec("a", "#", None)).await.unwrap();
     let started = (Instant::now(), transport.now());
-    let at = Message { deliver_at: Some(transport.now().after(60 * SECOND)), ..message("a.b", "1", None) };
+    let at = message("a.b", "1", None).with_deliver_at(transport.now().after(60 * SECOND));
     assert_eq!(publish(&transport, at).await.unwrap().routed, None);
     let b = transport.subscribe(&spec("b", "#", None)).await.unwrap();
     assert!(now(&a, 9).await.is_empty());
@@ -90,9 +90,9 @@ async fn scheduled_events_go_to_those_bound_when_due() {
     let c = transport.subscribe(&spec("c", "#", None)).await.unwrap();
     assert_eq!(ids(&now(&b, 9).await), ["1"]);
     assert!(now(&c, 9).await.is_empty());
-    let past = Message { deliver_at: Some(started.1), ..message("a.b", "2", None) };
+    let past = message("a.b", "2", None).with_deliver_at(started.1);
     assert_eq!(publish(&transport, past).await.unwrap().routed, Some(true));
-    let far = Message { deliver_at: Some(Timestamp::from_micros(i64::MAX)), ..message("a.b", "3", None) };
+    let far = message("a.b", "3", None).with_deliver_at(Timestamp::from_micros(i64::MAX));
     assert_eq!(code(publish(&transport, far).await), "INVALID_DELAY");
 }
 
@@ -106,7 +106,7 @@ async fn events_scheduled_for_a_deleted_subscription_vanish() {
     settle(&gone, &batch[0], retry(5 * SECOND)).await.unwrap();
     ack_all(&stays, &now(&stays, 9).await).await;
     for id in ["1", "2"] {
-        let at = Message { deliver_at: Some(transport.now().after(SECOND)), ..message("a.b", id, None) };
+        let at = message("a.b", id, None).with_deliver_at(transport.now().after(SECOND));
         publish(&transport, at).await.unwrap();
     }
     gone.close().await;
@@ -217,7 +217,7 @@ async fn a_full_subscription_rejects_and_nothing_is_stored_anywhere() {
     assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, false, true]);
     ack_all(&a, &now(&a, 1).await).await;
     publish(&transport, message("a.b", "3", None)).await.unwrap();
-    let later = |id| Message { deliver_at: Some(transport.now().after(SECOND)), ..message("b.b", id, None) };
+    let later = |id| message("b.b", id, None).with_deliver_at(transport.now().after(SECOND));
     assert_eq!(code(publish(&transport, later("6")).await), "REJECTED");
     ack_all(&b, &now(&b, 9).await).await;
     ack_all(&a, &now(&a, 9).await).await;

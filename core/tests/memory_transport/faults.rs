@@ -78,7 +78,7 @@ async fn slow_publishes_keep_their_order_and_their_deadline() {
     let source = transport.subscribe(&spec("s", "#", None)).await.unwrap();
     transport.faults().delay(Operation::Publish, 10 * SECOND);
     let started = Instant::now();
-    let hurried = Message { deadline: Some(started + SECOND), ..message("a", "0", None) };
+    let hurried = message("a", "0", None).with_deadline(Some((started + SECOND).into_std()));
     let error = publish(&transport, hurried).await.unwrap_err();
     assert_eq!((error.code(), error.outcome_unknown(), started.elapsed().as_secs()), ("TIMEOUT", true, 1));
     // Dropped while under way: published all the same, and not overtaken by a faster one.

@@ -196,7 +196,7 @@ impl Model {
                 known.finished = true;
             } else {
                 let headers = tidings::settlement::replayed(&dead.message.headers);
-                walk.replay(vec![(dead.token, Message { headers, ..dead.message })]).await.remove(0).unwrap();
+                walk.replay(vec![(dead.token, dead.message.with_headers(headers))]).await.remove(0).unwrap();
                 (known.lost, known.attempt, known.not_before) = (0, 0, None);
             }
         }

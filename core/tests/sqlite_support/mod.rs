@@ -43,18 +43,9 @@ pub(crate) fn message(routing_key: &str, n: usize) -> Message {
 }
 
 pub(crate) fn keyed(routing_key: &str, n: usize, key: Option<&str>) -> Message {
-    Message {
-        exchange: "domain-events".into(),
-        routing_key: routing_key.into(),
-        id: format!("id-{n}").into(),
-        key: key.map(Into::into),
-        timestamp: Timestamp::from_micros(1_700_000_000_000_000),
-        body: format!("{{\"n\":{n}}}").into_bytes().into(),
-        headers: Headers::new(),
-        deliver_at: None,
-        require_route: false,
-        deadline: None,
-    }
+    Message::new(routing_key, format!("id-{n}"), format!("{{\"n\":{n}}}"))
+        .with_key(key.map(Into::into))
+        .with_timestamp(Timestamp::from_micros(1_700_000_000_000_000))
 }
 
 pub(crate) fn spec(name: &str, binding_key: &str) -> SubscriptionSpec {

@@ -18,12 +18,7 @@ pub(super) async fn with_reason(w: Arc<World>) -> Done {
     let before = w.broker.transport().now();
     let again = Outcome::Retry { after: Some(w.units(1)), message: None };
     w.take(&deliveries, 1).await?.remove(0).settle(again).await?;
-    let failure = Failure {
-        error_types: vec!["NoFunds".into(), "PaymentError".into()],
-        message: "card declined".into(),
-        stack: Some("at pay()".into()),
-        reason: reason::ERROR,
-    };
+    let failure = Failure::new(["NoFunds", "PaymentError"], "card declined").with_stack("at pay()");
     w.take(&deliveries, 1).await?.remove(0).settle(Outcome::Fail(failure)).await?;
     let after = w.broker.transport().now();
     let dead = w.wait_dead(&name, 1).await?.remove(0);

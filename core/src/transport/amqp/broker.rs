@@ -262,7 +262,7 @@ mod tests {
                     id: n.to_string().into(),
                     key: None,
                     timestamp: Timestamp::EPOCH,
-                    body: bytes::Bytes::from_static(b"{}"),
+                    body: crate::event::Payload::from_static(b"{}"),
                     headers: Headers::new(),
                     deliver_at: None,
                     require_route: false,

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions};
@@ -24,7 +23,7 @@ use super::outbound::{Destination, Outbound};
 use super::publisher::Publisher;
 use super::source::{close_channel, stale};
 use super::topology::{CANCEL, Declarer, dead_letter_queue};
-use crate::event::name;
+use crate::event::{Payload, name};
 use crate::settlement::reason;
 use crate::transport::{DeadLetters, Message, QueueType, StoredDeadLetter, Token};
 use crate::{Error, ErrorKind, Result};
@@ -163,7 +162,7 @@ impl Walk {
             id: delivery.properties.message_id().as_ref().map_or_else(|| "".into(), |id| id.as_str().into()),
             key: headers.text(name::KEY).map(Into::into),
             timestamp: timestamp(&delivery.properties),
-            body: Bytes::from(delivery.data),
+            body: Payload::from(delivery.data),
             headers,
             deliver_at: None,
             require_route: false,
@@ -336,7 +335,8 @@ impl DeadLetters for Walk {
             }
         }
         let publishing = self.context.publisher.publish(publishable, |(message, extra), reply| {
-            let mut out = Outbound::event(Message { deadline: Some(deadline), deliver_at: None, ..message }, reply);
+            let mut out =
+                Outbound::event(Message { deadline: Some(deadline.into_std()), deliver_at: None, ..message }, reply);
             out.extra = extra;
             out.to = Destination::Subscription(name.clone());
             out.fit();

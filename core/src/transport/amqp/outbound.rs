@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use lapin::BasicProperties;
 use lapin::types::{FieldTable, ShortString};
@@ -14,7 +13,7 @@ use super::headers::{name_of, properties, short, text};
 use super::lattice;
 use super::publisher::CAPACITY;
 use super::topology::{DELIVER, arguments, dead_letter_exchange, to_exchange, to_queue};
-use crate::event::{Headers, Timestamp, name};
+use crate::event::{Headers, Payload, Timestamp, name};
 use crate::transport::Message;
 use crate::{Error, ErrorKind, Result};
 
@@ -56,7 +55,7 @@ pub(super) struct Outbound {
     pub(super) routing_key: Arc<str>,
     pub(super) id: Arc<str>,
     pub(super) timestamp: Timestamp,
-    pub(super) body: Bytes,
+    pub(super) body: Payload,
     pub(super) headers: Headers,
     /// Not delivered before.
     pub(super) due: Option<Timestamp>,
@@ -83,6 +82,7 @@ pub(super) struct Frame {
 impl Outbound {
     /// An event of a publisher.
     pub(super) fn event(message: Message, reply: Reply) -> Self {
+        let deadline = message.gives_up_at();
         Self {
             to: Destination::Exchange(message.exchange),
             routing_key: message.routing_key,
@@ -93,7 +93,7 @@ impl Outbound {
             headers: message.headers,
             due: message.deliver_at,
             extra: None,
-            deadline: message.deadline,
+            deadline,
             reply,
             sent: false,
             declared_again: false,

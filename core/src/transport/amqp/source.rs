@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::{Channel, Consumer};
@@ -20,7 +19,7 @@ use super::headers::{has_extra, incoming, timestamp};
 use super::publisher::Publisher;
 use super::topology::CANCEL;
 use super::unsettled::{Kept, Unsettled};
-use crate::event::name;
+use crate::event::{Payload, name};
 use crate::settlement::{is_suspect, put_back};
 use crate::transport::{Incoming, Message, QueueType, Settlement, Source, SourceHealth, SubscriptionSpec, Token};
 use crate::{Error, ErrorKind, Result};
@@ -222,7 +221,7 @@ impl AmqpSource {
         let id: Arc<str> = delivery.properties.message_id().as_ref().map_or_else(|| "".into(), |id| id.as_str().into());
         let extra = has_extra(&delivery.properties).then(|| Arc::new(delivery.properties.clone()));
         let timestamp = timestamp(&delivery.properties);
-        let body = Bytes::from(delivery.data);
+        let body = Payload::from(delivery.data);
         let kept = Kept { routing_key: last_key.clone(), id: id.clone(), timestamp, body: body.clone(), extra };
         let message = Message {
             exchange: self.exchange.clone(),

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::{BasicProperties, Channel};
 use tokio::time::Instant;
 
-use crate::event::Timestamp;
+use crate::event::{Payload, Timestamp};
 
 /// What is needed to publish a delivery once more.
 #[derive(Debug, Clone)]
@@ -18,7 +17,7 @@ pub(super) struct Kept {
     pub(super) routing_key: Arc<str>,
     pub(super) id: Arc<str>,
     pub(super) timestamp: Timestamp,
-    pub(super) body: Bytes,
+    pub(super) body: Payload,
     pub(super) extra: Option<Arc<BasicProperties>>,
 }
 
@@ -173,7 +172,13 @@ mod tests {
     use super::*;
 
     fn kept() -> Kept {
-        Kept { routing_key: "a.b".into(), id: "1".into(), timestamp: Timestamp::EPOCH, body: Bytes::new(), extra: None }
+        Kept {
+            routing_key: "a.b".into(),
+            id: "1".into(),
+            timestamp: Timestamp::EPOCH,
+            body: Payload::new(),
+            extra: None,
+        }
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Broker {
         fault: Option<Fault>,
         held: &mut HashSet<Arc<str>>,
     ) -> Result<Receipt> {
-        if message.deadline.is_some_and(|deadline| deadline <= now) {
+        if message.gives_up_at().is_some_and(|deadline| deadline <= now) {
             return Err(timed_out());
         }
         let key = message.key.clone();

@@ -33,7 +33,7 @@ pub(super) async fn publish(
 ) -> Vec<Result<Receipt>> {
     let count = batch.len();
     let patient = batch.iter().any(|message| message.deadline.is_none());
-    let deadline = batch.iter().filter_map(|message| message.deadline).max().filter(|_| !patient);
+    let deadline = batch.iter().filter_map(Message::gives_up_at).max().filter(|_| !patient);
     let waiting = {
         let mut pipeline = broker.pipeline.lock();
         if pause.is_zero() && pipeline.is_empty() {

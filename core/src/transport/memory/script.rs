@@ -25,6 +25,7 @@ pub enum Operation {
 
 /// Whether a fault hits before the operation has taken effect or after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum When {
     /// Nothing has happened.
     Before,

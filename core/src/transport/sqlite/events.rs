@@ -1,13 +1,12 @@
 //! Rows of events: written once, read by every subscription, gone with the last of them.
 
-use bytes::Bytes;
 use rusqlite::{Row, params};
 
 use super::error::Step;
 use super::tx::Tx;
 use super::{headers, ordered};
 use crate::Result;
-use crate::event::Timestamp;
+use crate::event::{Payload, Timestamp};
 use crate::transport::Message;
 
 /// The columns of an event that [`message`] reads, from `tidings_event e`.
@@ -132,7 +131,7 @@ pub(super) fn message(row: &Row<'_>, at: usize, own: Option<&str>) -> Result<Mes
         routing_key: text(2)?,
         id: text(3)?,
         key,
-        body: Bytes::copy_from_slice(row.get_ref(at + 5)?.as_blob()?),
+        body: Payload::copy_from_slice(row.get_ref(at + 5)?.as_blob()?),
         headers: headers::decode(stored),
         deliver_at: None,
         require_route: false,

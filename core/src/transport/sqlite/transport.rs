@@ -56,7 +56,7 @@ impl Transport for Sqlite {
     async fn publish(&self, batch: Vec<Message>) -> Vec<Result<Receipt>> {
         let count = batch.len();
         // One transaction for all of them, so the most patient must not wait longer than the least patient wants.
-        let deadline = batch.iter().filter_map(|message| message.deadline).min();
+        let deadline = batch.iter().filter_map(Message::gives_up_at).min();
         let stored = async {
             let batch = batch.into_iter().map(NewEvent::new).collect::<Result<Vec<_>>>()?;
             let size = batch.iter().map(NewEvent::size).sum();
