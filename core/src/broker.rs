@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::host::Process;
 use crate::metrics::{Metric, Registry};
 use crate::publisher::Publisher;
 use crate::subscriber::Subscriber;
@@ -28,6 +29,7 @@ pub struct Broker {
 }
 
 struct Inner {
+    home: Process,
     transport: Arc<dyn Transport>,
     metrics: Registry,
     url: String,
@@ -39,7 +41,14 @@ impl Broker {
     /// Errors: `INVALID_URL`, `UNSUPPORTED_TRANSPORT`, `CONNECTION_FAILED`, `ACCESS_REFUSED`, `TLS_FAILED`, the store's.
     pub async fn connect(url: &str) -> Result<Self> {
         let transport = registry::connect(url).await?;
-        Ok(Self { inner: Arc::new(Inner { transport, metrics: Registry::default(), url: registry::redact(url) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                home: Process::here(),
+                transport,
+                metrics: Registry::default(),
+                url: registry::redact(url),
+            }),
+        })
     }
 
     /// Reaches the broker of the environment: `TIDINGS_BROKER_URL`, else `sqlite:tidings.db` in the working directory.
@@ -64,7 +73,7 @@ impl Broker {
     /// Uses a transport that was made elsewhere.
     pub fn with_transport(transport: Arc<dyn Transport>) -> Self {
         let url = format!("{}:", transport.capabilities().name);
-        Self { inner: Arc::new(Inner { transport, metrics: Registry::default(), url }) }
+        Self { inner: Arc::new(Inner { home: Process::here(), transport, metrics: Registry::default(), url }) }
     }
 
     /// A publisher to this broker.
@@ -79,23 +88,23 @@ impl Broker {
 
     /// The subscriptions that the transport knows of.
     pub async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>> {
-        self.transport().subscriptions().await
+        self.here()?.subscriptions().await
     }
 
     /// Deletes a subscription with all its events and dead letters. `false` if there was none.
     pub async fn delete_subscription(&self, name: &str) -> Result<bool> {
         crate::routing::check_subscription_name(name)?;
-        self.transport().delete_subscription(name).await
+        self.here()?.delete_subscription(name).await
     }
 
     /// Whether the broker answers right now.
     pub async fn ping(&self) -> Result<()> {
-        self.transport().ping().await
+        self.here()?.ping().await
     }
 
-    /// All counters and gauges of this handle and its clones.
+    /// All counters and gauges of this handle and its clones. None in the child of a fork, whose handle it is not.
     pub fn metrics(&self) -> Vec<Metric> {
-        self.registry().snapshot()
+        if self.inner.home.is_here() { self.registry().snapshot() } else { Vec::new() }
     }
 
     /// What the broker behind this handle can do.
@@ -105,7 +114,13 @@ impl Broker {
 
     /// Lets go of the broker. Publishes under way are finished first; stop subscribers before.
     pub async fn close(&self) -> Result<()> {
-        self.transport().close().await
+        self.here()?.close().await
+    }
+
+    /// The transport, unless this is the child of a fork: then `FORKED_CLIENT`.
+    pub(crate) fn here(&self) -> Result<&Arc<dyn Transport>> {
+        self.inner.home.check()?;
+        Ok(&self.inner.transport)
     }
 
     pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
@@ -114,6 +129,15 @@ impl Broker {
 
     pub(crate) fn registry(&self) -> &Registry {
         &self.inner.metrics
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.home.is_here() {
+            // Its end would wait for threads that only the parent has.
+            std::mem::forget(self.transport.clone());
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 mod broker;
 mod error;
 pub mod event;
+pub mod host;
 mod metrics;
 mod policy;
 mod publisher;

@@ -1,12 +1,13 @@
 //! Ids of events.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::SystemTime;
 
 use fastrand::Rng;
-use parking_lot::Mutex;
 use uuid::{Builder, Uuid};
 
+use crate::host::{Process, is_forking_here};
 use crate::{Error, ErrorKind, Result};
 
 /// Longest id that is accepted from elsewhere, in bytes.
@@ -19,7 +20,7 @@ const TAIL_B: u32 = 62;
 /// Makes ids without a system call for randomness each.
 struct Maker {
     /// The process that `rng` was seeded in: a forked child must not go on with the same numbers.
-    process: u32,
+    process: Process,
     rng: Rng,
     millis: u64,
     tail: u128,
@@ -29,7 +30,7 @@ impl Maker {
     fn new() -> Self {
         // 62 bits of it come from the system.
         let rng = Rng::with_seed(Uuid::now_v7().as_u64_pair().1);
-        Self { process: std::process::id(), rng, millis: 0, tail: 0 }
+        Self { process: Process::here(), rng, millis: 0, tail: 0 }
     }
 
     /// Within a millisecond, or while the clock goes back, the tail grows by a random step (RFC 9562, 6.2, method 2).
@@ -48,16 +49,50 @@ impl Maker {
     }
 }
 
+/// The maker of this process. The standard library's lock: it may be let go of in the child of a fork.
+static MAKER: Mutex<Option<Maker>> = Mutex::new(None);
+/// The process whose threads use the lock; 0 before the first.
+static USERS: AtomicU32 = AtomicU32::new(0);
+
+/// Nobody else uses the maker as long as this is held: the child of a fork finds it free.
+pub(crate) struct HeldIds {
+    _maker: MutexGuard<'static, Option<Maker>>,
+}
+
+impl HeldIds {
+    pub(crate) fn hold() -> Option<Self> {
+        Some(Self { _maker: maker()? })
+    }
+}
+
+/// `None` where waiting for it would be for ever: this thread holds it for a fork, or it was held by a thread that a
+/// fork has left behind.
+fn maker() -> Option<MutexGuard<'static, Option<Maker>>> {
+    let mut maker = match MAKER.try_lock() {
+        Ok(maker) => maker,
+        Err(TryLockError::Poisoned(maker)) => maker.into_inner(),
+        Err(TryLockError::WouldBlock) => {
+            if is_forking_here() || !Process::from_id(USERS.load(Relaxed)).is_here() {
+                return None;
+            }
+            MAKER.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    };
+    if maker.as_ref().is_none_or(|maker| !maker.process.is_here()) {
+        *maker = Some(Maker::new());
+        USERS.store(std::process::id(), Relaxed);
+    }
+    Some(maker)
+}
+
 /// A new `UUIDv7` (RFC 9562), greater than every id that this process made before.
 pub fn new_id() -> Arc<str> {
-    static MAKER: Mutex<Option<Maker>> = Mutex::new(None);
     let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    let mut maker = MAKER.lock();
-    if maker.as_ref().is_some_and(|maker| maker.process != std::process::id()) {
-        *maker = None;
-    }
-    let uuid = maker.get_or_insert_with(Maker::new).next(millis);
+    let uuid = match maker() {
+        Some(mut maker) => maker.get_or_insert_with(Maker::new).next(millis),
+        None => Maker::new().next(millis),
+    };
     let mut buffer = Uuid::encode_buffer();
     Arc::from(&*uuid.hyphenated().encode_lower(&mut buffer))
 }

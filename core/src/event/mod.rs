@@ -11,6 +11,7 @@ mod timestamp;
 pub use codec::{decode, encode};
 pub use domain_event::DomainEvent;
 pub use headers::{HeaderValue, Headers, MAX_HEADERS, name};
+pub(crate) use id::HeldIds;
 pub use id::{MAX_ID, new_id};
 pub use payload::Payload;
 pub use timestamp::Timestamp;

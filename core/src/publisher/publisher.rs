@@ -116,6 +116,7 @@ impl Publisher {
 
     /// Publishes one event with options.
     pub async fn publish_with(&self, event: DomainEvent, options: PublishOptions) -> Result<Receipt> {
+        self.broker.here()?;
         if self.middleware.is_empty() {
             return self.send(event, &options).await;
         }
@@ -126,6 +127,9 @@ impl Publisher {
     ///
     /// Events of one key are accepted in the order of the iterator, unless a middleware makes one of them wait.
     pub async fn publish_batch(&self, events: impl IntoIterator<Item = DomainEvent>) -> Vec<Result<Receipt>> {
+        if let Err(error) = self.broker.here() {
+            return events.into_iter().map(|_| Err(error.duplicate())).collect();
+        }
         if !self.middleware.is_empty() {
             let published = futures_util::stream::iter(events).map(|event| self.publish(event));
             return published.buffered(WITH_MIDDLEWARE).collect().await;
@@ -170,6 +174,7 @@ impl Publisher {
     ///
     /// An event whose future was dropped is on its way all the same, but is not waited for.
     pub async fn flush(&self) -> Result<()> {
+        self.broker.here()?;
         self.permits(MAX_IN_FLIGHT).await.map(drop)
     }
 

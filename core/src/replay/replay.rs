@@ -117,7 +117,7 @@ impl Replay {
         check_subscription_name(&self.subscription)?;
         self.filter.check()?;
         let mut pace = Pace::new(self.rate)?;
-        let mut walk = self.broker.transport().dead_letters(&self.subscription).await?;
+        let mut walk = self.broker.here()?.dead_letters(&self.subscription).await?;
         let mut report = ReplayReport { remaining: walk.depth(), ..ReplayReport::default() };
         let result = self.walk(&mut *walk, &mut decide, &mut pace, &mut report).await;
         // The walk's own error is the one to report; what it holds goes back either way.
@@ -254,7 +254,7 @@ impl Broker {
     ) -> Result<Vec<DeadLetterEntry>> {
         check_subscription_name(subscription)?;
         filter.check()?;
-        let mut walk = self.transport().dead_letters(subscription).await?;
+        let mut walk = self.here()?.dead_letters(subscription).await?;
         let mut found = Vec::new();
         let result = loop {
             match walk.next(PAGE.min(limit - found.len()).max(1)).await {

@@ -52,11 +52,13 @@ impl Deliveries {
     ///
     /// May be called from many tasks at once and cancelled at any time: nothing is taken out until it returns.
     pub async fn next(&self, max: usize) -> Result<Vec<Delivery>> {
+        self.session.home.check()?;
         self.session.next(max.max(1)).await
     }
 
     /// What is there without waiting, at most `max`; `None` once the subscription is closed.
     pub fn try_next(&self, max: usize) -> Result<Option<Vec<Delivery>>> {
+        self.session.home.check()?;
         match self.session.take(max.max(1)) {
             Taken::Some(deliveries) => Ok(Some(deliveries)),
             Taken::Nothing => Ok(Some(Vec::new())),
@@ -72,21 +74,26 @@ impl Deliveries {
     /// error the engine goes on trying until the subscription is closed. Cancelling the wait does not take the
     /// settlement back.
     pub async fn settle(&self, batch: Vec<(Delivery, Outcome)>) -> Result<()> {
+        self.session.home.check()?;
         self.session.settle(batch).await
     }
 
     /// Settles deliveries without waiting; failures are counted and logged.
     pub fn settle_soon(&self, batch: impl IntoIterator<Item = (Delivery, Outcome)>) {
-        self.session.settle_soon(batch);
+        if self.session.home.is_here() {
+            self.session.settle_soon(batch);
+        }
     }
 
     /// Stops handing events over and gives back those that wait. Deliveries in hand can still be settled.
     pub async fn pause(&self) -> Result<()> {
+        self.session.home.check()?;
         self.session.pause().await
     }
 
     /// Goes on after a pause.
     pub async fn resume(&self) -> Result<()> {
+        self.session.home.check()?;
         self.session.resume().await
     }
 
@@ -99,6 +106,7 @@ impl Deliveries {
     ///
     /// Returns how many were released unfinished. May be called twice; the second call finds nothing to do.
     pub async fn close(&self, timeout: Duration) -> Result<usize> {
+        self.session.home.check()?;
         let unfinished = self.drain(timeout).await;
         self.finish(timeout).await;
         Ok(unfinished)
@@ -132,7 +140,7 @@ impl Deliveries {
 
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        if self.settler.get_mut().is_none() {
+        if self.settler.get_mut().is_none() || !self.session.home.is_here() {
             return;
         }
         self.session.begin_drain();

@@ -60,6 +60,7 @@ impl Delivery {
     ///
     /// Errors: `STALE_DELIVERY` if its connection or lease is gone (it will be delivered again).
     pub async fn settle(self, outcome: Outcome) -> Result<()> {
+        self.session.home.check()?;
         let session = self.session.clone();
         session.settle(vec![(self, outcome)]).await
     }
@@ -89,7 +90,8 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if !self.settled {
+        // The delivery is the parent's, where it is still in hand.
+        if !self.settled && self.session.home.is_here() {
             let parts = self.take();
             self.session.give_back(parts);
         }

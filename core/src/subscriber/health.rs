@@ -1,5 +1,7 @@
 //! Whether a subscription is really consuming.
 
+use crate::Error;
+
 /// What a subscription is doing right now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -24,4 +26,22 @@ pub struct SubscriptionHealth {
     pub last_error: Option<String>,
     /// What holds it back, if something does: `prefetch`, `suspect`.
     pub limited_by: Option<&'static str>,
+}
+
+impl SubscriptionHealth {
+    /// Of a subscription that cannot be looked at.
+    pub(super) fn unknown(subscription: &str, why: &Error) -> Self {
+        Self {
+            subscription: subscription.to_owned(),
+            connected: false,
+            consuming: false,
+            paused: false,
+            draining: false,
+            in_flight: 0,
+            buffered: 0,
+            recoveries: 0,
+            last_error: Some(why.to_string()),
+            limited_by: None,
+        }
+    }
 }

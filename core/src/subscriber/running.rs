@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::runner::Runner;
 use super::subscriber::Registered;
 use super::{Deliveries, Middleware, SubscriptionHealth};
+use crate::host::Process;
 use crate::{Error, ErrorKind, Result};
 
 /// Time for a handler to end once it is aborted: at its next `await`.
@@ -18,6 +19,7 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A started subscriber. Dropping it ends handlers where they are and releases their events; [`stop`](Self::stop) drains.
 pub struct Running {
+    home: Process,
     subscriptions: Vec<(String, Arc<Deliveries>)>,
     workers: Mutex<JoinSet<Result<()>>>,
     drain_timeout: Duration,
@@ -45,7 +47,7 @@ impl Running {
                 workers.spawn(runner.clone().work());
             }
         }
-        Self { subscriptions, workers: Mutex::new(workers), drain_timeout }
+        Self { home: Process::here(), subscriptions, workers: Mutex::new(workers), drain_timeout }
     }
 
     /// What each subscription is doing.
@@ -67,6 +69,7 @@ impl Running {
     ///
     /// For one caller at a time; may be cancelled and called again.
     pub async fn wait(&self) -> Result<()> {
+        self.home.check()?;
         // The workers stay where they are, so that a caller that stops waiting does not end them.
         while let Some(ended) = poll_fn(|context| self.workers.lock().poll_join_next(context)).await {
             match ended {
@@ -83,6 +86,7 @@ impl Running {
     ///
     /// Returns how many events were released unfinished. May be called twice.
     pub async fn stop(&self) -> Result<usize> {
+        self.home.check()?;
         let draining = self.subscriptions.iter().map(|(_, deliveries)| deliveries.drain(self.drain_timeout));
         let unfinished = join_all(draining).await.into_iter().sum();
         // Handlers end before their events go to somebody else.
@@ -99,6 +103,15 @@ impl Running {
                 .field("subscription", subscription)
                 .remedy("add a handler for it before start()")
         })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.home.is_here() {
+            // The workers are the parent's, and so is their runtime.
+            std::mem::forget(std::mem::take(self.workers.get_mut()));
+        }
     }
 }
 

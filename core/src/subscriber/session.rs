@@ -20,12 +20,14 @@ use self::isolation::Alone;
 use super::delivery::{Delivery, Parts};
 use super::keys::KeyGate;
 use super::settler::{Completion, Item, Settler};
+use crate::host::Process;
 use crate::metrics::SubscriptionCounters;
 use crate::settlement::{Effect, Outcome, SettlementPolicy, decide};
 use crate::transport::{OnDead, OnRetry, Settlement, Source, SubscriptionSpec, Transport};
 use crate::{Error, Result};
 
 pub(super) struct Session {
+    pub(super) home: Process,
     pub(super) source: Arc<dyn Source>,
     pub(super) counters: Arc<SubscriptionCounters>,
     pub(super) spec: SubscriptionSpec,
@@ -93,6 +95,7 @@ impl Session {
         counters: Arc<SubscriptionCounters>,
     ) -> Self {
         Self {
+            home: Process::here(),
             source,
             counters,
             spec,

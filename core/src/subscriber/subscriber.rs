@@ -112,7 +112,7 @@ impl Subscriber {
     }
 
     pub(super) async fn open(&self, options: &SubscriptionOptions) -> Result<Deliveries> {
-        let transport = self.broker.transport();
+        let transport = self.broker.here()?;
         let policy = options.settlement_policy(&transport.capabilities());
         let counters = self.broker.registry().subscription(&policy.subscription);
         let source = transport.subscribe(&options.spec).await?;

@@ -100,6 +100,9 @@ impl Session {
     }
 
     pub(in crate::subscriber) fn health(&self) -> SubscriptionHealth {
+        if let Err(error) = self.home.check() {
+            return SubscriptionHealth::unknown(&self.spec.name, &error);
+        }
         let source = self.source.health();
         let recoveries = self.recoveries.fetch_max(source.recoveries, Relaxed).max(source.recoveries);
         let state = self.state.lock();
@@ -147,6 +150,10 @@ impl Gauged for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if !self.home.is_here() {
+            // Its end would wait for threads that only the parent has.
+            std::mem::forget(self.source.clone());
+        }
         self.counters.recoveries.fetch_add(self.recoveries.load(Relaxed), Relaxed);
     }
 }

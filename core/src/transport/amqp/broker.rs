@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use super::connection::{Connector, Live, open};
 use super::dead_letters::{Context, MAX_PREFETCH, Walk};
 use super::error;
-use super::forked::Home;
 use super::lattice::MAX_DELAY;
 use super::outbound::Outbound;
 use super::publisher::Publisher;
@@ -19,6 +18,7 @@ use super::source::AmqpSource;
 use super::topology::{Declarer, dead_letter_exchange, dead_letter_queue};
 use super::url::Config;
 use crate::event::Timestamp;
+use crate::host::Process;
 use crate::transport::spec::DEFAULT_EXCHANGE;
 use crate::transport::{
     Capabilities, DeadLetters, Message, QueueType, Receipt, Source, SubscriptionInfo, SubscriptionSpec, Transport,
@@ -42,7 +42,7 @@ pub(super) struct Broker {
     used: Mutex<BTreeMap<String, Arc<str>>>,
     sources: Mutex<Vec<std::sync::Weak<AmqpSource>>>,
     closed: AtomicBool,
-    home: Home,
+    home: Process,
 }
 
 impl Broker {
@@ -62,7 +62,7 @@ impl Broker {
             used: Mutex::default(),
             sources: Mutex::default(),
             closed: AtomicBool::new(false),
-            home: Home::here(),
+            home: Process::here(),
         })
     }
 

@@ -17,13 +17,13 @@ use tokio::time::Instant;
 
 use super::barrier::acks_passed_on;
 use super::connection::{Connector, answer_in_time};
-use super::forked::Home;
 use super::headers::{has_extra, incoming, name_of, timestamp};
 use super::outbound::{Destination, Outbound};
 use super::publisher::Publisher;
 use super::source::{close_channel, stale};
 use super::topology::{CANCEL, Declarer, dead_letter_queue};
 use crate::event::{Payload, name};
+use crate::host::Process;
 use crate::settlement::reason;
 use crate::transport::{DeadLetters, Message, QueueType, StoredDeadLetter, Token};
 use crate::{Error, ErrorKind, Result};
@@ -72,7 +72,7 @@ pub(super) struct Walk {
     can_replay: bool,
     /// Acks were sent while the queue had more than what is ours, so that a `get` could not tell that they arrived.
     unsure: AtomicBool,
-    home: Home,
+    home: Process,
 }
 
 impl Walk {
@@ -103,7 +103,7 @@ impl Walk {
             held: HashMap::new(),
             can_replay: false,
             unsure: AtomicBool::new(false),
-            home: Home::here(),
+            home: Process::here(),
         })
     }
 

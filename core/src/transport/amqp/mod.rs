@@ -15,7 +15,6 @@ mod broker;
 mod connection;
 mod dead_letters;
 mod error;
-mod forked;
 mod headers;
 mod lattice;
 mod outbound;

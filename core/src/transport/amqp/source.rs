@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use super::barrier::acks_passed_on;
 use super::connection::{Connector, Live, answer_in_time};
-use super::forked::Home;
 use super::headers::{has_extra, incoming, timestamp};
 use super::publisher::Publisher;
 use super::topology::CANCEL;
 use super::unsettled::{Kept, Unsettled};
 use crate::event::{Payload, name};
+use crate::host::Process;
 use crate::settlement::{is_suspect, put_back};
 use crate::transport::{Incoming, Message, QueueType, Settlement, Source, SourceHealth, SubscriptionSpec, Token};
 use crate::{Error, ErrorKind, Result};
@@ -74,7 +74,7 @@ pub(super) struct AmqpSource {
     pub(super) troubles: Mutex<Troubles>,
     /// When `next` was last asked.
     asked: Mutex<Instant>,
-    home: Home,
+    home: Process,
 }
 
 impl AmqpSource {
@@ -103,7 +103,7 @@ impl AmqpSource {
             consuming: AtomicBool::new(false),
             troubles: Mutex::new(Troubles::default()),
             asked: Mutex::new(Instant::now()),
-            home: Home::here(),
+            home: Process::here(),
         });
         source.declare().await?;
         source.consume(&mut *source.intake.lock().await).await?;

@@ -36,4 +36,5 @@ mod url;
 mod waiting;
 mod writer;
 
+pub(crate) use registry::HeldFiles;
 pub use transport::connect;

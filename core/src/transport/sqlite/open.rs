@@ -34,7 +34,7 @@ pub(super) fn start(options: &Options, id: FileId) -> Result<Arc<Store>> {
     Ok(store)
 }
 
-fn connect(options: &Options) -> Result<(Connection, Clock)> {
+pub(super) fn connect(options: &Options) -> Result<(Connection, Clock)> {
     let path = &options.path;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(|e| typed(path, e))?;

@@ -25,6 +25,8 @@ pub(super) enum Request {
     Work(Box<dyn Work>),
     /// A consumer asks for deliveries; answered when there are some.
     Next(Next),
+    /// The process is about to fork: close the file, and open it again afterwards.
+    LetGo,
 }
 
 /// Something to do in a transaction, together with whoever waits for its end.

@@ -4,34 +4,125 @@
 //! them: two copies of SQLite in one process on one file let two writers in. So openers of the same file get the same
 //! store, and a file that somebody else in this process has open is refused.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::ErrorKind as Io;
 use std::path::Path;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
 
 use super::open::start;
 use super::store::{Store, forked};
 use super::url::Options;
+use crate::host::Process;
 use crate::{Error, ErrorKind, Result};
 
 /// How long an opener waits for a store that is just being closed.
 const CLOSING: Duration = Duration::from_secs(10);
 
-static OPEN: LazyLock<Mutex<HashMap<FileId, Slot>>> = LazyLock::new(Mutex::default);
-static CLOSED: Condvar = Condvar::new();
+/// The standard library's lock: unlike others it may be let go of in the child of a fork.
+static FILES: Mutex<Files> = Mutex::new(Files { forking: false, open: BTreeMap::new() });
+static CHANGED: Condvar = Condvar::new();
+/// The process whose threads use the lock; 0 before the first.
+static USERS: AtomicU32 = AtomicU32::new(0);
+
+struct Files {
+    /// This process is about to fork: nothing may be opened.
+    forking: bool,
+    open: BTreeMap<FileId, Slot>,
+}
 
 struct Slot {
-    pid: u32,
+    home: Process,
     store: Weak<Store>,
+    /// Its thread has let go of the file for a fork.
+    away: bool,
+}
+
+type Held = MutexGuard<'static, Files>;
+
+/// `None` in the child of a fork that happened while another thread had the lock, which nobody lets go of any more.
+fn files() -> Option<Held> {
+    let users = USERS.load(Relaxed);
+    let held = if users == 0 || Process::from_id(users).is_here() {
+        FILES.lock().unwrap_or_else(PoisonError::into_inner)
+    } else {
+        match FILES.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(held)) => held.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        }
+    };
+    USERS.store(std::process::id(), Relaxed);
+    Some(held)
+}
+
+fn wait(held: Held) -> Held {
+    CHANGED.wait(held).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All files of this process are closed as long as this is held, and none is opened.
+pub(crate) struct HeldFiles(Option<Held>);
+
+impl HeldFiles {
+    /// Waits until every store's thread has let go of its file.
+    pub(crate) fn hold() -> Option<Self> {
+        let mut held = files()?;
+        while held.forking {
+            held = wait(held);
+        }
+        held.forking = true;
+        let here = Process::here();
+        for store in held.open.values().filter(|slot| slot.home == here).filter_map(|slot| slot.store.upgrade()) {
+            store.let_go();
+        }
+        // A store that is just being closed leaves by itself.
+        while held.open.values().any(|slot| slot.home == here && !slot.away) {
+            held = wait(held);
+        }
+        Some(Self(Some(held)))
+    }
+
+    /// In the child: the files that were let go of are nobody's here.
+    pub(crate) fn begin_anew(&mut self) {
+        if let Some(held) = &mut self.0 {
+            held.open.retain(|_, slot| !slot.away);
+            USERS.store(std::process::id(), Relaxed);
+        }
+    }
+}
+
+impl Drop for HeldFiles {
+    fn drop(&mut self) {
+        if let Some(mut held) = self.0.take() {
+            held.forking = false;
+            drop(held);
+            CHANGED.notify_all();
+        }
+    }
+}
+
+/// Says that the thread of a store has let go of its file, and waits until the fork is over.
+pub(super) fn stand_aside(id: &FileId) {
+    let Some(mut held) = files() else { return };
+    set_away(&mut held, id, true);
+    CHANGED.notify_all();
+    while held.forking {
+        held = wait(held);
+    }
+    set_away(&mut held, id, false);
+}
+
+fn set_away(held: &mut Held, id: &FileId, away: bool) {
+    if let Some(slot) = held.open.get_mut(id) {
+        slot.away = away;
+    }
 }
 
 /// What a file is, whatever its path.
 #[cfg(unix)]
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileId {
     device: u64,
     inode: u64,
@@ -53,7 +144,7 @@ impl From<&Metadata> for FileId {
 }
 
 #[cfg(not(unix))]
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileId(std::path::PathBuf);
 
 #[cfg(not(unix))]
@@ -67,18 +158,24 @@ impl FileId {
 pub(super) fn open(options: &Options) -> Result<Arc<Store>> {
     let path = &options.path;
     let deadline = Instant::now() + CLOSING;
-    // In a child this lock may be held by a thread that only the parent has.
-    let mut open = OPEN.try_lock_for(CLOSING + options.busy_timeout).ok_or_else(|| forked(path))?;
-    create(path)?;
+    let mut held = files().ok_or_else(|| forked(path))?;
+    let mut created = false;
     loop {
+        while held.forking {
+            held = wait(held);
+        }
+        if !created {
+            create(path)?;
+            created = true;
+        }
         let id = FileId::of(path).map_err(|e| unreachable_file(path, e))?;
-        let Some(slot) = open.get(&id) else {
+        let Some(slot) = held.open.get(&id) else {
             refuse_shared(path, &id)?;
             let store = start(options, id.clone())?;
-            open.insert(id, Slot { pid: std::process::id(), store: Arc::downgrade(&store) });
+            held.open.insert(id, Slot { home: Process::here(), store: Arc::downgrade(&store), away: false });
             return Ok(store);
         };
-        if slot.pid != std::process::id() {
+        if !slot.home.is_here() {
             return Err(forked(path));
         }
         if let Some(store) = slot.store.upgrade() {
@@ -90,7 +187,9 @@ pub(super) fn open(options: &Options) -> Result<Arc<Store>> {
             });
             return Ok(store);
         }
-        if CLOSED.wait_until(&mut open, deadline).timed_out() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        held = CHANGED.wait_timeout(held, left).unwrap_or_else(PoisonError::into_inner).0;
+        if left.is_zero() {
             return Err(Error::new(ErrorKind::StoreBusy, "the store is still being closed by this process")
                 .field("path", path.display())
                 .remedy("try again"));
@@ -100,8 +199,10 @@ pub(super) fn open(options: &Options) -> Result<Arc<Store>> {
 
 /// Says that the thread of a store has closed its file.
 pub(super) fn forget(id: &FileId) {
-    OPEN.lock().remove(id);
-    CLOSED.notify_all();
+    if let Some(mut held) = files() {
+        held.open.remove(id);
+    }
+    CHANGED.notify_all();
 }
 
 /// Creates the file for its owner alone (SQLite gives `-wal` and `-shm` the same mode). A file that exists is not

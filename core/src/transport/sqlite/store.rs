@@ -12,13 +12,14 @@ use super::error::Step;
 use super::queue::{Call, Gate, Queue, Request};
 use super::tx::Tx;
 use super::waiting::Next;
+use crate::host::Process;
 use crate::transport::Incoming;
 use crate::{Error, ErrorKind, Result};
 
 /// The way to the writer thread of one file. The thread ends when the last of these is dropped.
 pub(super) struct Store {
     pub(super) path: PathBuf,
-    pid: u32,
+    home: Process,
     queue: Arc<Queue>,
     ended: watch::Receiver<bool>,
     ids: AtomicU64,
@@ -32,7 +33,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     pub(super) fn new(path: PathBuf, queue: Arc<Queue>, ended: watch::Receiver<bool>) -> Self {
-        Self { path, pid: std::process::id(), queue, ended, ids: AtomicU64::new(1) }
+        Self { path, home: Process::here(), queue, ended, ids: AtomicU64::new(1) }
     }
 
     /// A number that nothing else of this store has.
@@ -109,16 +110,22 @@ impl Store {
         answer.await.unwrap_or_else(|_| Err(lost()))
     }
 
+    /// Asks the thread to let go of the file until the fork is over that is about to happen.
+    pub(super) fn let_go(&self) {
+        // A writer that has ended has let go.
+        self.queue.push(Request::LetGo);
+    }
+
     /// A child process must not touch what its parent has open: the locks are the parent's.
     pub(super) fn check(&self) -> Result<()> {
-        if std::process::id() == self.pid { Ok(()) } else { Err(forked(&self.path)) }
+        if self.home.is_here() { Ok(()) } else { Err(forked(&self.path)) }
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
         // In a child the thread does not exist, and its lock may be held for ever.
-        if std::process::id() == self.pid {
+        if self.home.is_here() {
             self.queue.shut();
         }
     }
@@ -127,7 +134,7 @@ impl Drop for Store {
 pub(super) fn forked(path: &std::path::Path) -> Error {
     Error::new(ErrorKind::ForkedClient, "the store was opened before a fork and is used in the child")
         .field("path", path.display())
-        .remedy("connect in the child, and close the store before the fork")
+        .remedy("connect in the child; a process that forks must call host::before_fork() before")
 }
 
 pub(super) fn closed() -> Error {
@@ -149,7 +156,7 @@ mod tests {
         let queue = Arc::new(Queue::new());
         let mut store = Store::new("x.db".into(), queue.clone(), ended);
         // As it is after a fork: the store was opened by another process.
-        store.pid = std::process::id() + 1;
+        store.home = Process::elsewhere();
         assert_eq!(store.call(0, |_| Ok(())).await.unwrap_err().code(), "FORKED_CLIENT");
         assert_eq!(store.next(1, 1).await.unwrap_err().code(), "FORKED_CLIENT");
         store.post(|_| Ok(()));

@@ -102,30 +102,66 @@ impl Writer {
         let _end = End(self.id.clone(), self.queue.clone(), self.ended.clone());
         // Declared later, so dropped earlier, after a panic too: nobody is told of the end while the file is open.
         let mut writer = self;
-        writer.work();
+        while writer.work() {
+            let Some(back) = writer.stand_aside() else { return };
+            writer = back;
+        }
+        if let Err(error) = clock::remember(&writer.conn, writer.clock.now()) {
+            tracing::debug!(?error, "the store's time was not written at its end");
+        }
     }
 
-    fn work(&mut self) {
+    /// Closes the file while the process forks and opens it again. `None`: shut before it could be opened.
+    fn stand_aside(mut self) -> Option<Self> {
+        drop(self.conn);
+        registry::stand_aside(&self.id);
+        let mut pause = FAILED_PAUSE;
+        (self.conn, self.clock) = loop {
+            let error = match open::connect(&self.state.options) {
+                Ok(opened) => break opened,
+                Err(error) => error,
+            };
+            tracing::warn!(%error, "the store could not be opened again after a fork");
+            for request in self.queue.take(Some(Instant::now() + pause), GROUP)? {
+                match request {
+                    Request::Work(task) => task.finish(Some(error.duplicate())),
+                    Request::Next(next) => self.waiting.push(next),
+                    Request::LetGo => registry::stand_aside(&self.id),
+                }
+            }
+            pause = (pause * 2).min(FAILED_PAUSE_MAX);
+        };
+        // What was read before may have changed, and another connection counts versions anew.
+        (self.loaded, self.polled) = (-1, -1);
+        self.waiting.wake();
+        Some(self)
+    }
+
+    /// `true`: the process is about to fork. `false`: the queue is shut and drained.
+    fn work(&mut self) -> bool {
         while let Some(requests) = self.queue.take(self.wake_at(), GROUP) {
             let mut work = Vec::with_capacity(requests.len());
+            let mut forking = false;
             for request in requests {
                 match request {
                     Request::Work(task) => work.push(task),
                     Request::Next(next) => self.waiting.push(next),
+                    Request::LetGo => forking = true,
                 }
             }
             if !work.is_empty() || self.is_due() {
                 let asked = !work.is_empty();
                 self.group(work);
                 self.between_groups();
-                if asked {
+                if asked && !forking {
                     self.queue.linger();
                 }
             }
+            if forking {
+                return true;
+            }
         }
-        if let Err(error) = clock::remember(&self.conn, self.clock.now()) {
-            tracing::debug!(?error, "the store's time was not written at its end");
-        }
+        false
     }
 
     /// When the thread has to do something although nobody asks.
