@@ -1,7 +1,8 @@
 """Domain events that arrive.
 
 A service announces `user.registered`; every named subscription that is bound to `user.*` gets its own durable copy,
-decides for itself about retry, dead letter and replay, and none of it is lost when a process, a broker or a network dies.
+decides for itself about retry, dead letter and replay, and none of it is lost when a process, a broker or a network
+dies.
 
     from tidings import Subscriber, publish_domain_event
 

@@ -87,7 +87,9 @@ class Consumption:
         return self._ended.wait(timeout)
 
     def _work_all(self) -> None:
-        here = [(one, own) for one, own in zip(self.registrations, self.deliveries, strict=True) if one.concurrency == 1]
+        here = [
+            (one, own) for one, own in zip(self.registrations, self.deliveries, strict=True) if one.concurrency == 1
+        ]
         for one, own in zip(self.registrations, self.deliveries, strict=True):
             if one.concurrency > 1:
                 group = self._group([own])

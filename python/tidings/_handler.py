@@ -66,8 +66,7 @@ class Registration:
             from .model import validator
 
             self.validate = validator(model)
-        timeout = settings.get("timeout")
-        self.timeout = timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout
+        self.timeout = seconds(settings.get("timeout"))
         self.call: Handler = handler
 
     @property
@@ -150,6 +149,11 @@ class Registration:
         )
         stack = "".join(traceback.format_exception(error)) if kept else None
         return ("fail", _types(type(error)), _text(error), stack, "error")
+
+
+def seconds(length: Any) -> float | None:
+    """Seconds of a number or a timedelta."""
+    return length if length is None or isinstance(length, int | float) else length.total_seconds()
 
 
 def _link(middleware: Middleware, call: Handler) -> Handler:

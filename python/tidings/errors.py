@@ -9,7 +9,6 @@ import builtins
 
 __all__ = [
     "BY_CODE",
-    "TidingsError",
     "AccessRefusedError",
     "ClosedError",
     "ConnectionFailedError",
@@ -35,6 +34,7 @@ __all__ = [
     "StoreSharedInProcessError",
     "SubscriptionConflictError",
     "SubscriptionNotFoundError",
+    "TidingsError",
     "TimeoutError",
     "TlsFailedError",
     "UnroutableError",
@@ -349,6 +349,4 @@ def _from_engine(
     causes: list[str],
 ) -> TidingsError:
     kind = BY_CODE.get(code, TidingsError)
-    return kind(
-        message, field=field, value=value, remedy=remedy, outcome_unknown=outcome_unknown, causes=tuple(causes)
-    )
+    return kind(message, field=field, value=value, remedy=remedy, outcome_unknown=outcome_unknown, causes=tuple(causes))

@@ -1,9 +1,9 @@
 """Data as the type that a handler asked for.
 
 `model=` takes a pydantic model (or anything else with `model_validate`), a dataclass, a TypedDict, or a callable that
-makes something of the decoded JSON and raises ValueError or TypeError if it does not fit. TypedDict and dataclass fields
-are checked for presence and names, not for their types: use pydantic for that. What does not fit is dead-lettered with
-reason `invalid-data` and the message, and never retried.
+makes something of the decoded JSON and raises ValueError or TypeError if it does not fit. Fields of a TypedDict or
+dataclass are checked for presence and names, not for their types: use pydantic for that. What does not fit is
+dead-lettered with reason `invalid-data` and the message, and never retried.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def _typed_dict(model: Any, data: Any) -> dict[str, Any]:
     missing = sorted(model.__required_keys__ - fields.keys())
     unknown = sorted(fields.keys() - model.__required_keys__ - model.__optional_keys__)
     if missing or unknown:
-        problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
+        problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(
+            unknown
+        )
         raise ValueError("; ".join(problems))
     return fields

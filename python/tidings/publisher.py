@@ -107,9 +107,7 @@ def publish_domain_event(
     if delay is None and deliver_at is None and timeout is None and not require_route:
         publisher.publish(event)
     else:
-        publisher.publish(
-            event, delay=delay, deliver_at=deliver_at, require_route=require_route, timeout=timeout
-        )
+        publisher.publish(event, delay=delay, deliver_at=deliver_at, require_route=require_route, timeout=timeout)
     return event
 
 
@@ -223,7 +221,12 @@ class Publisher:
 
         def send(event: DomainEvent[Any]) -> Receipt:
             return native.publish(
-                event, delay=delay, deliver_at=deliver_at, require_route=require_route, exchange=exchange, timeout=timeout
+                event,
+                delay=delay,
+                deliver_at=deliver_at,
+                require_route=require_route,
+                exchange=exchange,
+                timeout=timeout,
             )
 
         return self._around(send)(made)

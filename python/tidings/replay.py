@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     Action = Literal["retry", "leave", "discard"]
     Decide = Callable[[DeadLetterEntry], str]
 
-__all__ = ["DISCARD", "LEAVE", "RETRY", "ReplayReport", "dead_letters", "replay", "replay_all", "replay_event", "retry_event"]
+__all__ = [
+    "DISCARD",
+    "LEAVE",
+    "RETRY",
+    "ReplayReport",
+    "dead_letters",
+    "replay",
+    "replay_all",
+    "replay_event",
+    "retry_event",
+]
 
 RETRY: Literal["retry"] = "retry"
 """Put it back into its subscription, with no attempt spent."""
@@ -157,7 +167,9 @@ def replay(
         dry_run: Only counts what would be done.
     """
     chosen = _filter(ids, binding_keys, reason, error_type, tenant, failed_after, failed_before, matching)
-    return ReplayReport(*_native.replay(_broker(connection_settings), subscription, chosen, decide, limit, rate, dry_run))
+    return ReplayReport(
+        *_native.replay(_broker(connection_settings), subscription, chosen, decide, limit, rate, dry_run)
+    )
 
 
 def dead_letters(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import errors
 from ._connection import DEFAULT, Connection, check_settings
-from ._handler import Registration
+from ._handler import Registration, seconds
 from ._native import DEFAULT_EXCHANGE, DomainEvent
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Subscriptions:
     ) -> None:
         self._url = check_settings(connection_settings, exchange_type)
         self._exchange = exchange
-        self._drain_timeout = drain_timeout.total_seconds() if not isinstance(drain_timeout, int | float) else drain_timeout
+        self._drain_timeout = seconds(drain_timeout) or 0.0
         self._middleware = list(middleware)
         self._registrations: list[Registration] = []
 
@@ -241,8 +241,8 @@ class Subscriber(Subscriptions):
     def start_consuming(self, timeout: float | timedelta | None = None) -> None:
         """Handles events until `stop_consuming`, SIGTERM, Ctrl-C or the time-out; then drains.
 
-        Handlers of concurrency 1 run on this thread, others on threads of their own. On the main thread SIGTERM makes it
-        finish what is under way and return (unless the program has a handler for it), and Ctrl-C raises
+        Handlers of concurrency 1 run on this thread, others on threads of their own. On the main thread SIGTERM makes
+        it finish what is under way and return (unless the program has a handler for it), and Ctrl-C raises
         KeyboardInterrupt at once; what is unfinished is released.
 
         Args:
@@ -261,12 +261,11 @@ class Subscriber(Subscriptions):
 
         if self._consumption is not None:
             raise RuntimeError("the subscriber consumes already, on another thread")
-        seconds = timeout if timeout is None or isinstance(timeout, int | float) else timeout.total_seconds()
         consumption = Consumption(self._prepared(), self._drain_timeout)
         self._consumption = consumption
         try:
             consumption.open(self._connection.broker())
-            consumption.run(seconds)
+            consumption.run(seconds(timeout))
         finally:
             self._consumption = None
 

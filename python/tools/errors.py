@@ -32,7 +32,6 @@ import builtins
 
 __all__ = [
     "BY_CODE",
-    "TidingsError",
 {names}]
 
 
@@ -89,7 +88,7 @@ class TidingsError(Exception):
 
 '''
 
-TAIL = '''
+TAIL = """
 BY_CODE: dict[str, type[TidingsError]] = {{
 {entries}}}
 
@@ -104,10 +103,8 @@ def _from_engine(
     causes: list[str],
 ) -> TidingsError:
     kind = BY_CODE.get(code, TidingsError)
-    return kind(
-        message, field=field, value=value, remedy=remedy, outcome_unknown=outcome_unknown, causes=tuple(causes)
-    )
-'''
+    return kind(message, field=field, value=value, remedy=remedy, outcome_unknown=outcome_unknown, causes=tuple(causes))
+"""
 
 
 def class_name(code: str) -> str:
@@ -121,7 +118,7 @@ def bases(code: str) -> str:
 
 def render() -> str:
     table = json.loads(TABLE.read_text())
-    names = "".join(f'    "{name}",\n' for name in sorted(class_name(row["code"]) for row in table))
+    names = "".join(f'    "{name}",\n' for name in sorted(["TidingsError", *(class_name(row["code"]) for row in table)]))
     parts = [HEAD.format(names=names)]
     for row in table:
         meaning = row["meaning"].replace("[Error::outcome_unknown]", "`outcome_unknown`")

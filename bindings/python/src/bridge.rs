@@ -153,6 +153,7 @@ impl Running {
 }
 
 /// For operations without a result.
+#[allow(clippy::unnecessary_wraps, reason = "as every other conversion")]
 pub(crate) fn nothing<T>(py: Python<'_>, _: T) -> PyResult<Py<PyAny>> {
     Ok(py.None())
 }

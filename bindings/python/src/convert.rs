@@ -75,7 +75,8 @@ pub(crate) fn timestamp(field: &'static str, value: &Bound<'_, PyAny>) -> PyResu
     let seconds: f64 = if let Ok(seconds) = value.extract() {
         seconds
     } else {
-        let wrong = || PyTypeError::new_err(format!("{field} must be seconds since the Unix epoch or an aware datetime"));
+        let wrong =
+            || PyTypeError::new_err(format!("{field} must be seconds since the Unix epoch or an aware datetime"));
         let zone = value.getattr("tzinfo").map_err(|_| wrong())?;
         if zone.is_none() {
             return Err(PyTypeError::new_err(format!(

@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use tidings::settlement::reason;
 use tidings::{Failure, Outcome};
 use tokio::sync::watch;
 
@@ -304,10 +303,7 @@ impl Inner {
     }
 }
 
-fn settlements(
-    py: Python<'_>,
-    batch: &Bound<'_, PyList>,
-) -> PyResult<Vec<(usize, tidings::Delivery, Outcome)>> {
+fn settlements(py: Python<'_>, batch: &Bound<'_, PyList>) -> PyResult<Vec<(usize, tidings::Delivery, Outcome)>> {
     let mut all = Vec::with_capacity(batch.len());
     for item in batch.iter() {
         let pair = item.cast::<PyTuple>().map_err(PyErr::from)?;
@@ -336,12 +332,13 @@ fn outcome(value: &Bound<'_, PyAny>) -> PyResult<Outcome> {
         }
         "fail" => {
             let why: String = tuple.get_item(4)?.extract()?;
-            Ok(Outcome::Fail(Failure {
-                error_types: tuple.get_item(1)?.extract()?,
-                message: tuple.get_item(2)?.extract()?,
-                stack: tuple.get_item(3)?.extract()?,
-                reason: if why == reason::TIMEOUT { reason::TIMEOUT } else { reason::ERROR },
-            }))
+            let types: Vec<String> = tuple.get_item(1)?.extract()?;
+            let message: String = tuple.get_item(2)?.extract()?;
+            let mut failure = Failure::new(types, message).with_reason(why);
+            if let Some(stack) = tuple.get_item(3)?.extract::<Option<String>>()? {
+                failure = failure.with_stack(stack);
+            }
+            Ok(Outcome::Fail(failure))
         }
         "dead_letter" => {
             Ok(Outcome::DeadLetter { reason: tuple.get_item(1)?.extract()?, message: tuple.get_item(2)?.extract()? })

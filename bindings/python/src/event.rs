@@ -64,8 +64,10 @@ impl DomainEvent {
     #[new]
     #[pyo3(signature = (routing_key="", data=None, domain_object_id=None, uuid_string=None, timestamp=None, retries=0, *,
                         key=None, tenant=None, idempotency_key=None, headers=None))]
-    #[pyo3(text_signature = "(routing_key='', data={}, domain_object_id=None, uuid_string=None, timestamp=None, retries=0, *, \
-                             key=None, tenant=None, idempotency_key=None, headers=None)")]
+    #[pyo3(
+        text_signature = "(routing_key='', data={}, domain_object_id=None, uuid_string=None, timestamp=None, retries=0, *, \
+                             key=None, tenant=None, idempotency_key=None, headers=None)"
+    )]
     #[allow(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
         py: Python<'_>,
@@ -248,7 +250,7 @@ impl DomainEvent {
     }
 
     /// The same event whose `data` is this object: what a model made of its JSON.
-    fn _with_model<'py>(&self, data: Bound<'py, PyAny>) -> Self {
+    fn _with_model(&self, data: Bound<'_, PyAny>) -> Self {
         Self::with_data(self.core.clone(), data)
     }
 

@@ -3,6 +3,11 @@
 //! Types and conversion only: what happens to an event is decided in the core, how it looks in Python in `python/tidings`.
 //! Nothing here starts a thread when it is imported.
 
+#![allow(clippy::doc_markdown, reason = "the docs of classes and functions are Python's docstrings")]
+#![allow(clippy::needless_pass_by_value, reason = "arguments of Python functions are handed over")]
+#![allow(clippy::type_complexity, reason = "tuples are what Python unpacks")]
+#![forbid(unsafe_code)]
+
 mod bridge;
 mod broker;
 mod convert;
@@ -21,7 +26,7 @@ mod subscriber;
 #[pyo3::pymodule(name = "_native")]
 mod native {
     #[pymodule_export]
-    use super::bridge::Bridge;
+    use super::bridge::{Bridge, Running};
     #[pymodule_export]
     use super::broker::Broker;
     #[pymodule_export]

@@ -123,7 +123,10 @@ fn write(py: Python<'_>, lines: &[Line], dropped: usize) {
             logger.call_method1("log", (line.level, "%s", &line.text))?;
         }
         if dropped > 0 {
-            logger.call_method1("warning", ("%d log lines were dropped: they came faster than they were written", dropped))?;
+            logger.call_method1(
+                "warning",
+                ("%d log lines were dropped: they came faster than they were written", dropped),
+            )?;
         }
         Ok(())
     };
@@ -137,7 +140,9 @@ struct ToPython;
 
 impl Subscriber for ToPython {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && metadata.target().starts_with("tidings") && number(*metadata.level()) >= LEVEL.load(Relaxed)
+        metadata.is_event()
+            && metadata.target().starts_with("tidings")
+            && number(*metadata.level()) >= LEVEL.load(Relaxed)
     }
 
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> tracing::subscriber::Interest {

@@ -54,8 +54,10 @@ impl RetryPolicy {
     #[staticmethod]
     #[pyo3(signature = (max_retries, initial, factor=2.0, max=None, *, jitter=0.0, retry_on=Vec::new(), give_up_on=Vec::new(),
                         max_age=None))]
-    #[pyo3(text_signature = "(max_retries, initial, factor=2.0, max=3600.0, *, jitter=0.0, retry_on=(), give_up_on=(), \
-                             max_age=None)")]
+    #[pyo3(
+        text_signature = "(max_retries, initial, factor=2.0, max=3600.0, *, jitter=0.0, retry_on=(), give_up_on=(), \
+                             max_age=None)"
+    )]
     #[allow(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn exponential(
         py: Python<'_>,

@@ -87,7 +87,8 @@ pub(crate) fn home(py: Python<'_>) -> PyResult<&'static Home> {
 impl Home {
     fn start() -> std::io::Result<Self> {
         let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, 4));
-        let runtime = Builder::new_multi_thread().worker_threads(workers).thread_name("tidings").enable_all().build()?;
+        let runtime =
+            Builder::new_multi_thread().worker_threads(workers).thread_name("tidings").enable_all().build()?;
         Ok(Self {
             pid: process::id(),
             runtime,
@@ -123,10 +124,7 @@ pub(crate) fn shutdown(py: Python<'_>) {
 }
 
 /// Waits for `future` on this thread, without the interpreter lock, looking for signals in between.
-pub(crate) fn wait<T: Send>(
-    py: Python<'_>,
-    future: impl Future<Output = tidings::Result<T>> + Send,
-) -> PyResult<T> {
+pub(crate) fn wait<T: Send>(py: Python<'_>, future: impl Future<Output = tidings::Result<T>> + Send) -> PyResult<T> {
     let home = home(py)?;
     if Handle::try_current().is_ok() {
         return Err(PyRuntimeError::new_err("a hook of the engine cannot wait for the engine"));
@@ -178,7 +176,8 @@ impl<T> Owned<T> {
         match &self.value {
             Some(value) if self.pid == process::id() => Ok(value),
             _ => {
-                let error = Error::new(ErrorKind::ForkedClient, "this was opened before a fork, and is used in the child");
+                let error =
+                    Error::new(ErrorKind::ForkedClient, "this was opened before a fork, and is used in the child");
                 Err(raise(py, &error.remedy("open it in the child")))
             }
         }

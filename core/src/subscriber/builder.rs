@@ -72,7 +72,12 @@ impl SubscriptionOptions {
         }
         if let (Some(n), Some(policy)) = (self.max_retries, &self.retry) {
             let value = format!("{n} and {}", policy.max_retries);
-            return invalid("two limits of retries", "max_retries", value, "the retry policy has one: leave this one out");
+            return invalid(
+                "two limits of retries",
+                "max_retries",
+                value,
+                "the retry policy has one: leave this one out",
+            );
         }
         if let Some(policy) = &self.retry {
             policy.check()?;
