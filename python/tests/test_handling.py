@@ -92,7 +92,9 @@ def test_errors_keep_types_message_and_stack(url: str, broker: _native.Broker, n
     subscriber.close()
 
 
-@pytest.mark.parametrize("retry_on", [[OuterError], ["OuterError"], ["InnerError"], [f"{__name__}.OuterError"]], ids=str)
+@pytest.mark.parametrize(
+    "retry_on", [[OuterError], ["OuterError"], ["InnerError"], [f"{__name__}.OuterError"]], ids=str
+)
 def test_policies_know_classes_and_their_bases(file_url: str, retry_on: list[Any]) -> None:
     subscriber = Subscriber(file_url)
     seen = Seen(subscriber, 2)

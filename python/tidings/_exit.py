@@ -17,14 +17,23 @@ running: weakref.WeakSet[Consumption] = weakref.WeakSet()
 """Subscribers that consume on some thread."""
 
 _registered = 0
+_told_of_forks = False
 
 #: Longest wait for handlers of daemon threads, in seconds. Whatever still runs is released.
 PATIENCE = 5.0
 
 
 def register() -> None:
-    """Has the engine of this process let go before the interpreter does. Called when the engine starts."""
-    global _registered
+    """Has the engine of this process let go before the interpreter does, and before a fork. Called when it starts."""
+    global _registered, _told_of_forks
+    if not _told_of_forks and hasattr(os, "register_at_fork"):
+        # A child inherits these with the interpreter's state.
+        _told_of_forks = True
+        os.register_at_fork(
+            before=_native.before_fork,
+            after_in_parent=_native.after_fork_in_parent,
+            after_in_child=_native.after_fork_in_child,
+        )
     if _registered != os.getpid():
         _registered = os.getpid()
         atexit.register(_leave, _registered)

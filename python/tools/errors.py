@@ -118,7 +118,8 @@ def bases(code: str) -> str:
 
 def render() -> str:
     table = json.loads(TABLE.read_text())
-    names = "".join(f'    "{name}",\n' for name in sorted(["TidingsError", *(class_name(row["code"]) for row in table)]))
+    classes = sorted(["TidingsError", *(class_name(row["code"]) for row in table)])
+    names = "".join(f'    "{name}",\n' for name in classes)
     parts = [HEAD.format(names=names)]
     for row in table:
         meaning = row["meaning"].replace("[Error::outcome_unknown]", "`outcome_unknown`")

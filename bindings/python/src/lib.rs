@@ -44,7 +44,7 @@ mod native {
     #[pymodule_export]
     use super::replay::{DeadLetterEntry, dead_letters, replay, replay_all, replay_event};
     #[pymodule_export]
-    use super::runtime::{shutdown, threads_started};
+    use super::runtime::{after_fork_in_child, after_fork_in_parent, before_fork, shutdown, threads_started};
     #[pymodule_export]
     use super::subscriber::check_subscription;
 

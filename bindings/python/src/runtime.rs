@@ -123,6 +123,24 @@ pub(crate) fn shutdown(py: Python<'_>) {
     });
 }
 
+/// Finishes what is being written to files and closes them, until the fork is over.
+#[pyfunction]
+pub(crate) fn before_fork(py: Python<'_>) {
+    py.detach(tidings::host::before_fork);
+}
+
+/// Lets files be opened again.
+#[pyfunction]
+pub(crate) fn after_fork_in_parent() {
+    tidings::host::after_fork_in_parent();
+}
+
+/// Lets the child begin anew.
+#[pyfunction]
+pub(crate) fn after_fork_in_child() {
+    tidings::host::after_fork_in_child();
+}
+
 /// Waits for `future` on this thread, without the interpreter lock, looking for signals in between.
 pub(crate) fn wait<T: Send>(py: Python<'_>, future: impl Future<Output = tidings::Result<T>> + Send) -> PyResult<T> {
     let home = home(py)?;
