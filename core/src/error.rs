@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::replay::ReplayReport;
+
 /// A boxed error of any kind, as handlers return it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -108,6 +110,7 @@ struct Inner {
     value: Option<String>,
     remedy: Option<String>,
     outcome_unknown: bool,
+    replayed: Option<ReplayReport>,
     source: Option<BoxError>,
 }
 
@@ -124,6 +127,7 @@ impl Error {
             value: None,
             remedy: None,
             outcome_unknown: false,
+            replayed: None,
             source: None,
         }))
     }
@@ -153,6 +157,12 @@ impl Error {
         self
     }
 
+    /// Says what a replay had done until then.
+    pub(crate) fn with_replayed(mut self, report: ReplayReport) -> Self {
+        self.0.replayed = Some(report);
+        self
+    }
+
     /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -171,6 +181,11 @@ impl Error {
     /// Whether the operation may have taken effect although it failed (a publish whose confirm never came).
     pub fn outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
+    }
+
+    /// What a replay had done until it met this error; `None` where no dead letter had been looked at.
+    pub fn replayed(&self) -> Option<&ReplayReport> {
+        self.0.replayed.as_ref()
     }
 
     /// The sentence without field and remedy.
@@ -202,6 +217,7 @@ impl Error {
             value: self.0.value.clone(),
             remedy: self.0.remedy.clone(),
             outcome_unknown: self.0.outcome_unknown,
+            replayed: self.0.replayed,
             source: self.0.source.as_ref().map(|s| s.to_string().into()),
         }))
     }

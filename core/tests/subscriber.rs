@@ -63,6 +63,42 @@ async fn what_was_held_too_long_comes_again_in_order() {
     assert_eq!(handle_one(&deliveries).await, "2");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_long_handler_goes_back_too() {
+    let broker = memory().await;
+    let subscriber = broker.subscriber();
+    let held = subscriber.subscription("s").bind("#").ordered().max_hold(Duration::from_secs(10));
+    let deliveries = held.deliveries().await.unwrap();
+    publish(&broker, "k", &["1", "2", "3"]).await;
+    buffered(&deliveries, 3).await;
+    let first = timeout(LONG, deliveries.next(1)).await.unwrap().unwrap().remove(0);
+    assert_eq!((first.event().id(), deliveries.health().buffered), ("1", 2));
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(deliveries.health().buffered, 0);
+    assert_eq!(metric(&broker, "tidings_released_total"), 2.0);
+    first.settle(Outcome::Ok).await.unwrap();
+    assert_eq!(handle_one(&deliveries).await, "2");
+    assert_eq!(handle_one(&deliveries).await, "3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hot_keys_leave_room_for_others() {
+    let broker = memory().await;
+    let deliveries = broker.subscriber().subscription("s").bind("#").ordered().prefetch(16).deliveries().await.unwrap();
+    deliveries.pause().await.unwrap();
+    for key in ["hot-1", "hot-2"] {
+        let ids: Vec<String> = (0..40).map(|n| format!("{key}-{n}")).collect();
+        publish(&broker, key, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    deliveries.resume().await.unwrap();
+    buffered(&deliveries, 12).await;
+    let hot = deliveries.next(16).await.unwrap();
+    assert_eq!(hot.iter().map(|d| d.event().id()).collect::<Vec<_>>(), ["hot-1-0", "hot-2-0"]);
+    // None of the hot ones is settled, and another key is served all the same.
+    publish(&broker, "cool", &["cool-0"]).await;
+    assert_eq!(handle_one(&deliveries).await, "cool-0");
+}
+
 fn metric(broker: &Broker, name: &str) -> f64 {
     broker.metrics().iter().filter(|metric| metric.name == name).map(|metric| metric.value).sum()
 }

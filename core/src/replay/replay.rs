@@ -107,7 +107,8 @@ impl Replay {
 
     /// Puts every chosen dead letter back.
     ///
-    /// Errors: `SUBSCRIPTION_NOT_FOUND`, `INVALID_OPTION`, and the transport's; what was replayed until then stays replayed.
+    /// Errors: `SUBSCRIPTION_NOT_FOUND`, `INVALID_OPTION`, and the transport's; what was replayed until then stays replayed,
+    /// and [`Error::replayed`] says how much that is.
     pub async fn run(self) -> Result<ReplayReport> {
         self.decide(|_| ReplayAction::Retry).await
     }
@@ -122,7 +123,7 @@ impl Replay {
         let result = self.walk(&mut *walk, &mut decide, &mut pace, &mut report).await;
         // The walk's own error is the one to report; what it holds goes back either way.
         let closed = walk.close().await;
-        result.and(closed).map(|()| report)
+        result.and(closed).map(|()| report).map_err(|error| error.with_replayed(report))
     }
 
     async fn walk(

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::session::Waiting;
 
 /// Keys that have an event under way, each with the events behind it.
@@ -40,6 +42,14 @@ impl KeyGate {
         let behind = self.busy.remove(key).unwrap_or_default();
         self.behind -= behind.len();
         behind
+    }
+
+    /// What has waited behind a running event since before this time, and what is behind it: it must not run earlier.
+    pub(super) fn held_since(&mut self, before: Instant) -> Vec<Waiting> {
+        let queues = self.busy.values_mut().filter(|queue| queue.front().is_some_and(|first| first.is_older(before)));
+        let held: Vec<_> = queues.flat_map(std::mem::take).collect();
+        self.behind -= held.len();
+        held
     }
 
     /// Everything that waits behind a running event; the keys stay busy.

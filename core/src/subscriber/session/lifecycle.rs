@@ -15,9 +15,11 @@ impl Session {
         let Some(before) = Instant::now().checked_sub(self.spec.max_hold) else { return };
         let mut state = self.state.lock();
         // Oldest first, so everything before the first young one is old.
-        let old = state.ready.iter().take_while(|waiting| waiting.parts.since < before).count();
+        let old = state.ready.iter().take_while(|waiting| waiting.is_older(before)).count();
         let old: Vec<_> = state.ready.drain(..old).collect();
-        let items: Vec<_> = state.with_those_behind(old).into_iter().map(Waiting::release).collect();
+        let mut held = state.with_those_behind(old);
+        held.extend(state.keys.held_since(before));
+        let items: Vec<_> = held.into_iter().map(Waiting::release).collect();
         drop(state);
         self.settler.push(items);
     }

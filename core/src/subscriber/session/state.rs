@@ -1,5 +1,7 @@
 //! What a session knows, behind its lock.
 
+use tokio::time::Instant;
+
 use super::{Item, Parts, State, Waiting};
 use crate::settlement::{Effect, is_suspect, put_back};
 use crate::transport::Settlement;
@@ -39,6 +41,11 @@ impl State {
 }
 
 impl Waiting {
+    /// Whether it was fetched before this time.
+    pub(in crate::subscriber) fn is_older(&self, before: Instant) -> bool {
+        self.parts.since < before
+    }
+
     pub(super) fn into_item(self, (settlement, effect): (Settlement, Effect)) -> Item {
         let Parts { token, key, .. } = self.parts;
         Item { token, settlement, effect, key, handed: false, completion: None }

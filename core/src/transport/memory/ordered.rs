@@ -63,21 +63,21 @@ impl Keys {
         self.refresh(key, now);
     }
 
-    /// Hands over the first events of the key with the oldest head.
-    pub(super) fn take(&mut self, max: usize, now: Instant) -> Vec<Stored> {
-        let mut taken = Vec::new();
-        let Some((_, name)) = self.ready.pop_first() else { return taken };
-        let Some(key) = self.states.get_mut(&name) else { return taken };
-        key.listed = None;
-        while taken.len() < max.min(BURST) {
-            match key.waiting.first_entry() {
-                Some(head) if head.get().ready.is_due(now) => taken.push(head.remove()),
-                _ => break,
-            }
-        }
-        key.out += taken.len();
-        self.waiting -= taken.len();
-        taken
+    /// Hands over the head of the key with the oldest one.
+    pub(super) fn take(&mut self, now: Instant) -> Option<(Arc<str>, Stored)> {
+        let (_, name) = self.ready.pop_first()?;
+        self.states.get_mut(&name)?.listed = None;
+        let head = self.next_of(&name, now)?;
+        Some((name, head))
+    }
+
+    /// Hands over one more event of a key of which some are out, unless those are a [`BURST`].
+    pub(super) fn next_of(&mut self, name: &Arc<str>, now: Instant) -> Option<Stored> {
+        let key = self.states.get_mut(name).filter(|key| key.out < BURST)?;
+        let head = key.waiting.first_entry().filter(|head| head.get().ready.is_due(now))?.remove();
+        key.out += 1;
+        self.waiting -= 1;
+        Some(head)
     }
 
     /// One delivery of the key is no longer out; what is to come of it has been put back before.

@@ -45,6 +45,39 @@ pub(super) struct Columns<'a> {
     pub(super) body: &'a [u8],
 }
 
+/// Writes an event into a table that has its columns behind an id and a number of its own.
+macro_rules! insert_into {
+    ($table:literal, $number:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $table,
+            " (id, ",
+            $number,
+            ", timestamp, exchange, routing_key, event_id, key, headers, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+        )
+    };
+}
+pub(super) use insert_into;
+
+impl Columns<'_> {
+    /// Does what [`insert_into`] says.
+    pub(super) fn insert(&self, tx: &Tx<'_>, insert: &str, id: i64, number: i64) -> Step<()> {
+        tx.conn.prepare_cached(insert)?.execute(params![
+            id,
+            number,
+            self.timestamp,
+            self.exchange,
+            self.routing_key,
+            self.event_id,
+            self.key,
+            self.headers,
+            self.body
+        ])?;
+        Ok(())
+    }
+}
+
 impl<'a> From<&'a NewEvent> for Columns<'a> {
     fn from(event: &'a NewEvent) -> Self {
         let message = &event.message;
@@ -68,22 +101,7 @@ pub(super) fn accept(tx: &mut Tx<'_>, event: &Columns<'_>) -> Step<bool> {
     }
     let id = tx.event_id();
     let refs = i64::try_from(targets.len()).unwrap_or(i64::MAX);
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO tidings_event (id, refs, timestamp, exchange, routing_key, event_id, key, headers, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
-            id,
-            refs,
-            event.timestamp,
-            event.exchange,
-            event.routing_key,
-            event.event_id,
-            event.key,
-            event.headers,
-            event.body
-        ])?;
+    event.insert(tx, insert_into!("tidings_event", "refs"), id, refs)?;
     for target in targets {
         match event.key.filter(|_| target.ordered) {
             Some(key) => ordered::append(tx, target.subscription, key, id)?,

@@ -1,10 +1,8 @@
 //! Events that were published for later.
 
-use rusqlite::params;
-
 use super::clock::NEVER;
 use super::error::Step;
-use super::events::{Columns, accept};
+use super::events::{Columns, accept, insert_into};
 use super::tx::Tx;
 
 /// Most events that one transaction routes, so that it stays short.
@@ -13,22 +11,7 @@ const BATCH: i64 = 500;
 /// Keeps an event until `due`.
 pub(super) fn add(tx: &mut Tx<'_>, event: &Columns<'_>, due: i64) -> Step<()> {
     let id = tx.event_id();
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO tidings_scheduled (id, due, timestamp, exchange, routing_key, event_id, key, headers, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
-            id,
-            due,
-            event.timestamp,
-            event.exchange,
-            event.routing_key,
-            event.event_id,
-            event.key,
-            event.headers,
-            event.body
-        ])?;
+    event.insert(tx, insert_into!("tidings_scheduled", "due"), id, due)?;
     tx.state.scheduled = tx.state.scheduled.min(due);
     Ok(())
 }
