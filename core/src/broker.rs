@@ -51,12 +51,28 @@ impl Broker {
         })
     }
 
+    /// As [`connect`](Self::connect), for tools that look: where a store is a file and there is none, none is made.
+    ///
+    /// Errors: `CONNECTION_FAILED` where there is no such file, else those of `connect`.
+    pub async fn connect_existing(url: &str) -> Result<Self> {
+        if url.starts_with("sqlite:") && !url.contains("mode=") {
+            let separator = if url.contains('?') { '&' } else { '?' };
+            return Self::connect(&format!("{url}{separator}mode=rw")).await;
+        }
+        Self::connect(url).await
+    }
+
     /// Reaches the broker of the environment: `TIDINGS_BROKER_URL`, else `sqlite:tidings.db` in the working directory.
     ///
     /// The fallback is said once in the log, with the absolute path; `TIDINGS_REQUIRE_BROKER=1` makes it an error.
     pub async fn from_env() -> Result<Self> {
+        Self::connect(&Self::url_from_env()?).await
+    }
+
+    /// The URL that [`from_env`](Self::from_env) uses. It may hold a password.
+    pub fn url_from_env() -> Result<String> {
         if let Ok(url) = std::env::var(BROKER_URL_VARIABLE) {
-            return Self::connect(&url).await;
+            return Ok(url);
         }
         if std::env::var(REQUIRE_BROKER_VARIABLE).is_ok_and(|value| !["", "0"].contains(&value.as_str())) {
             return Err(Error::new(ErrorKind::InvalidUrl, "no broker is named and the embedded default is forbidden")
@@ -67,7 +83,7 @@ impl Broker {
             let path = std::path::absolute("tidings.db").unwrap_or_else(|_| "tidings.db".into());
             tracing::warn!(path = %path.display(), "{BROKER_URL_VARIABLE} is not set: events go to this file");
         });
-        Self::connect(DEFAULT_URL).await
+        Ok(DEFAULT_URL.to_owned())
     }
 
     /// Uses a transport that was made elsewhere.
@@ -89,6 +105,12 @@ impl Broker {
     /// The subscriptions that the transport knows of.
     pub async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>> {
         self.here()?.subscriptions().await
+    }
+
+    /// One subscription with its depths; `None` if there is none of this name.
+    pub async fn subscription(&self, name: &str) -> Result<Option<SubscriptionInfo>> {
+        crate::routing::check_subscription_name(name)?;
+        self.transport().subscription(name).await
     }
 
     /// Deletes a subscription with all its events and dead letters. `false` if there was none.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+pub mod doctor;
 mod error;
 pub mod event;
 pub mod host;

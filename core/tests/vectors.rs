@@ -108,6 +108,13 @@ fn header_names_and_reasons() {
     assert_eq!(table, reason::ALL, "reasons are only ever added: extend the table");
 }
 
+#[test]
+fn checks_of_the_doctor() {
+    let table: Vec<_> = load::<Vec<Named>>("doctor.json").into_iter().map(|r| r.name).collect();
+    let ours: Vec<_> = tidings::doctor::Check::ALL.iter().map(|check| check.name()).collect();
+    assert_eq!(ours, table, "checks are only ever added: extend the table");
+}
+
 #[cfg(feature = "memory")]
 #[tokio::test]
 async fn metric_names() {

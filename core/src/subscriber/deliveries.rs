@@ -85,11 +85,6 @@ impl Deliveries {
         }
     }
 
-    /// Counts handlers that have run, and the time that they took together: hosts run them, the metrics are here.
-    pub fn count_handled(&self, runs: u64, took: Duration) {
-        self.session.counters.handled(runs, took);
-    }
-
     /// Stops handing events over and gives back those that wait. Deliveries in hand can still be settled.
     pub async fn pause(&self) -> Result<()> {
         self.session.home.check()?;

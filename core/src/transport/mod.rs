@@ -29,6 +29,7 @@ pub use source::{Incoming, Settlement, Source, SourceHealth, Token};
 pub use spec::{DEFAULT_EXCHANGE, KeyOrder, OnDead, OnRetry, QueueType, SubscriptionSpec};
 
 use crate::Result;
+use crate::doctor::{Examination, Finding};
 use crate::event::Timestamp;
 
 /// One broker, reached.
@@ -63,6 +64,16 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// clients: those that this process has used.
     async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>>;
 
+    /// One subscription with its depths; `None` if there is none of this name.
+    async fn subscription(&self, name: &str) -> Result<Option<SubscriptionInfo>> {
+        Ok(self.subscriptions().await?.into_iter().find(|info| info.name == name))
+    }
+
+    /// Looks for what could lose, stop or delay events, for `tidings doctor`. Changes nothing that lasts.
+    async fn examine(&self, _about: &Examination) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
     /// Deletes the subscription with all its events and dead letters. `false` if there was none.
     async fn delete_subscription(&self, name: &str) -> Result<bool>;
 
@@ -90,11 +101,17 @@ pub struct SubscriptionInfo {
     pub in_flight: Option<u64>,
     /// Dead letters.
     pub dead: u64,
+    /// Consumers that the broker knows of, where it knows them while they are idle.
+    pub consumers: Option<u64>,
+    /// When the oldest event that could be handled now was accepted, where the transport can tell.
+    pub oldest: Option<Timestamp>,
+    /// Ordered subscriptions: keys that wait for the replay of their head, where the transport can tell.
+    pub parked: Option<u64>,
 }
 
 impl SubscriptionInfo {
     /// A subscription of this name with nothing in it.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), ready: 0, in_flight: None, dead: 0 }
+        Self { name: name.into(), ready: 0, in_flight: None, dead: 0, consumers: None, oldest: None, parked: None }
     }
 }

@@ -17,6 +17,7 @@ use super::publisher::Publisher;
 use super::source::AmqpSource;
 use super::topology::{Declarer, dead_letter_exchange, dead_letter_queue};
 use super::url::Config;
+use crate::doctor::{Examination, Finding};
 use crate::event::Timestamp;
 use crate::host::Process;
 use crate::transport::spec::DEFAULT_EXCHANGE;
@@ -92,6 +93,7 @@ impl Broker {
         let Some(queue) = declarer.look(name).await? else { return Ok(None) };
         let mut info = SubscriptionInfo::new(name);
         info.ready = queue.message_count().into();
+        info.consumers = Some(queue.consumer_count().into());
         if let Some(dead) = declarer.look(&dead_letter_queue(name)).await? {
             info.dead = dead.message_count().into();
             declarer.close().await;
@@ -194,6 +196,16 @@ impl Transport for Broker {
             infos.extend(self.count(&name).await?);
         }
         Ok(infos)
+    }
+
+    async fn subscription(&self, name: &str) -> Result<Option<SubscriptionInfo>> {
+        self.check_open()?;
+        self.count(name).await
+    }
+
+    async fn examine(&self, about: &Examination) -> Result<Vec<Finding>> {
+        self.check_open()?;
+        Ok(super::doctor::examine(&self.config, &self.consume, about).await)
     }
 
     async fn delete_subscription(&self, name: &str) -> Result<bool> {

@@ -14,6 +14,7 @@ mod barrier;
 mod broker;
 mod connection;
 mod dead_letters;
+mod doctor;
 mod error;
 mod headers;
 mod lattice;
@@ -41,4 +42,9 @@ use crate::Result;
 /// Errors: `INVALID_URL`, `ACCESS_REFUSED`, `CONNECTION_FAILED`, `TLS_FAILED`, all without the password.
 pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
     Ok(Arc::new(broker::Broker::reach(url).await?))
+}
+
+/// The virtual host that a broker URL names. `INVALID_URL` if it is none of RabbitMQ's.
+pub fn virtual_host(url: &str) -> Result<String> {
+    Ok(url::Config::parse(url)?.vhost)
 }

@@ -66,6 +66,22 @@ pub(super) fn safe_arguments(queue_type: QueueType) -> FieldTable {
     }
 }
 
+/// Arguments of a subscription's queue.
+pub(super) fn queue_arguments(spec: &SubscriptionSpec, queue_type: QueueType) -> FieldTable {
+    let dlx = dead_letter_exchange(&spec.name);
+    let mut queue = FieldTable::default();
+    if spec.compat {
+        if spec.dead_letter {
+            queue.insert(name_of("x-dead-letter-exchange"), text(&dlx));
+        }
+    } else if queue_type == QueueType::Quorum {
+        queue = safe_arguments(queue_type);
+        queue.insert(name_of("x-dead-letter-exchange"), text(&dlx));
+        queue.insert(name_of("x-dead-letter-strategy"), text("at-least-once"));
+    }
+    queue
+}
+
 /// A channel for declarations only. The server closes it at the first refusal.
 pub(super) struct Declarer {
     channel: Channel,
@@ -218,16 +234,7 @@ impl Declarer {
             self.durable_queue(&dl, safe_arguments(queue_type)).await?;
             self.bind(&dl, &dlx, "#", FieldTable::default()).await?;
         }
-        let mut queue = FieldTable::default();
-        if spec.compat {
-            if spec.dead_letter {
-                queue.insert(name_of("x-dead-letter-exchange"), text(&dlx));
-            }
-        } else if queue_type == QueueType::Quorum {
-            queue = safe_arguments(queue_type);
-            queue.insert(name_of("x-dead-letter-exchange"), text(&dlx));
-            queue.insert(name_of("x-dead-letter-strategy"), text("at-least-once"));
-        }
+        let queue = queue_arguments(spec, queue_type);
         let options = QueueDeclareOptions {
             durable: spec.durable,
             exclusive: spec.exclusive,

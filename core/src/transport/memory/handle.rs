@@ -13,6 +13,7 @@ use super::faults::Faults;
 use super::pipeline;
 use super::script::Operation;
 use super::settling::MAX_DELAY;
+use super::subscription::Subscription;
 use crate::event::Timestamp;
 use crate::transport::{
     Capabilities, DeadLetters, Message, Ordered, Receipt, Source, SubscriptionInfo, SubscriptionSpec, Transport,
@@ -173,7 +174,16 @@ impl Transport for MemoryTransport {
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>> {
         self.check_open()?;
-        Ok(self.broker.with(|state, _| state.subscriptions.iter().map(|(name, it)| it.info(name)).collect()))
+        Ok(self.broker.with(|state, _| {
+            let info = |(name, it): (&Arc<str>, &Subscription)| {
+                let live =
+                    state.sources.get(name).map_or(0, |sources| sources.values().filter(|s| s.is_live()).count());
+                let mut info = it.info(name);
+                info.consumers = Some(live as u64);
+                info
+            };
+            state.subscriptions.iter().map(info).collect()
+        }))
     }
 
     async fn delete_subscription(&self, name: &str) -> Result<bool> {

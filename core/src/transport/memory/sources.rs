@@ -34,6 +34,11 @@ pub(super) enum Down {
 }
 
 impl SourceState {
+    /// Whether it takes events, or will once its connection is back.
+    pub(super) fn is_live(&self) -> bool {
+        !self.stopped && !self.crashed
+    }
+
     /// Whether a cut is in force.
     fn is_down(&self, now: Instant) -> bool {
         match self.down {

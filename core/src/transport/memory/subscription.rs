@@ -124,6 +124,8 @@ impl Subscription {
         info.ready = (self.ready.len() + waiting + self.delayed.len()) as u64;
         info.in_flight = Some(self.in_flight.len() as u64);
         info.dead = self.dead.len() as u64;
+        info.parked = Some(self.keys.parked() as u64);
+        info.oldest = self.ready.first_key_value().map(|(_, event)| event.message.timestamp);
         info
     }
 

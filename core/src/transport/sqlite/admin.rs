@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::bindings::{self, Bindings};
 use super::error::Step;
 use super::tx::Tx;
+use crate::event::Timestamp;
 use crate::transport::{OnDead, OnRetry, SubscriptionInfo, SubscriptionSpec};
 use crate::{Error, ErrorKind};
 
@@ -112,9 +113,30 @@ pub(super) fn list(tx: &Tx<'_>) -> Step<Vec<SubscriptionInfo>> {
             info.ready = plain + keyed.saturating_sub(held_keyed + parked);
             info.in_flight = Some(held + held_keyed);
             info.dead = count("SELECT count(*) FROM tidings_dead WHERE subscription = ?1")?;
+            info.parked = Some(parked);
+            info.oldest = oldest(tx, id)?;
             Ok(info)
         })
         .collect()
+}
+
+/// When the oldest event that could be handled now was accepted: an event's id is that time on the store's clock.
+fn oldest(tx: &Tx<'_>, subscription: i64) -> Step<Option<Timestamp>> {
+    let accepted: Option<i64> = tx
+        .conn
+        .prepare_cached(
+            "SELECT min(event) FROM (
+                 SELECT event FROM tidings_delivery WHERE subscription = ?1 AND owner = 0 AND ready <= ?2
+                 UNION ALL
+                 SELECT o.event FROM tidings_key k CROSS JOIN tidings_ordered o
+                 ON o.subscription = k.subscription AND o.key = k.key
+                 WHERE k.subscription = ?1 AND k.owner = 0 AND k.ready <= ?2)",
+        )?
+        .query_row([subscription, tx.now], |r| r.get(0))?;
+    Ok(accepted.map(|accepted| {
+        let age = u64::try_from(tx.now.saturating_sub(accepted)).unwrap_or(0);
+        Timestamp::from_micros(Timestamp::now().as_micros().saturating_sub_unsigned(age))
+    }))
 }
 
 /// Deletes a subscription: at once for everybody who looks, its rows bit by bit (see `purge`).

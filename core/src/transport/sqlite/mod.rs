@@ -14,6 +14,7 @@ mod claim;
 mod client;
 mod clock;
 mod dead_letters;
+mod doctor;
 mod error;
 mod events;
 mod headers;

@@ -165,7 +165,11 @@ pub(super) fn open(options: &Options) -> Result<Arc<Store>> {
             held = wait(held);
         }
         if !created {
-            create(path)?;
+            if options.create {
+                create(path)?;
+            } else {
+                require(path)?;
+            }
             created = true;
         }
         let id = FileId::of(path).map_err(|e| unreachable_file(path, e))?;
@@ -224,6 +228,16 @@ fn create(path: &Path) -> Result<()> {
         }
         Err(e) => Err(unreachable_file(path, e)),
     }
+}
+
+/// Refuses to go on without the file.
+fn require(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::ConnectionFailed, "there is no store of this name")
+        .field("path", path.display())
+        .remedy("check the path and the working directory; publishing or subscribing makes the file"))
 }
 
 fn unreachable_file(path: &Path, error: std::io::Error) -> Error {

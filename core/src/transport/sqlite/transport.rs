@@ -10,6 +10,7 @@ use super::events::NewEvent;
 use super::source::SqliteSource;
 use super::url::Options;
 use super::{admin, dead_letters, publish, registry};
+use crate::doctor::{Examination, Finding};
 use crate::transport::{
     Capabilities, DeadLetters, Message, Ordered, Receipt, Source, SubscriptionInfo, SubscriptionSpec, Transport,
 };
@@ -24,7 +25,8 @@ const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
 ///
 /// `sqlite:path.db` (relative to the working directory) or `sqlite:///absolute/path.db`, with the parameters
 /// `synchronous=full|normal` (`full`; `normal` loses the last moments on power loss), `busy_timeout=<milliseconds>`
-/// (5,000: how long other processes may hold the lock) and `retention=<seconds>` (0: settled events are kept so long).
+/// (5,000: how long other processes may hold the lock), `retention=<seconds>` (0: settled events are kept so long) and
+/// `mode=rwc|rw` (`rwc`; `rw` fails where there is no file).
 pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
     let options = Options::parse(url)?;
     let open = tokio::task::spawn_blocking(move || registry::open(&options));
@@ -81,6 +83,10 @@ impl Transport for Sqlite {
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>> {
         self.client.store()?.call(0, |tx| admin::list(tx)).await
+    }
+
+    async fn examine(&self, about: &Examination) -> Result<Vec<Finding>> {
+        super::doctor::examine(self.client.store()?, about).await
     }
 
     async fn delete_subscription(&self, name: &str) -> Result<bool> {

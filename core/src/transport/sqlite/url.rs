@@ -27,11 +27,13 @@ pub(super) struct Options {
     pub(super) busy_timeout: Duration,
     /// How long settled events are kept.
     pub(super) retention: Duration,
+    /// Make the file if it is not there.
+    pub(super) create: bool,
 }
 
 impl Options {
     /// Understands `sqlite:path.db`, `sqlite:///absolute/path.db`, each with `?synchronous=full|normal`,
-    /// `&busy_timeout=<milliseconds>`, `&retention=<seconds>`. `%XX` stands for a byte of the path.
+    /// `&busy_timeout=<milliseconds>`, `&retention=<seconds>`, `&mode=rwc|rw`. `%XX` stands for a byte of the path.
     pub(super) fn parse(url: &str) -> Result<Self> {
         let refuse = |message: &str, remedy: &str| {
             Error::new(ErrorKind::InvalidUrl, message).field("url", redact(url)).remedy(remedy)
@@ -55,8 +57,13 @@ impl Options {
         }
         let path = std::path::absolute(path)
             .map_err(|e| refuse("the path cannot be made absolute", "use an absolute path").source(e))?;
-        let mut options =
-            Self { path, synchronous: Synchronous::Full, busy_timeout: BUSY_TIMEOUT, retention: Duration::ZERO };
+        let mut options = Self {
+            path,
+            synchronous: Synchronous::Full,
+            busy_timeout: BUSY_TIMEOUT,
+            retention: Duration::ZERO,
+            create: true,
+        };
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let number = |remedy: &str| {
                 value.parse::<u32>().map_err(|e| {
@@ -83,13 +90,20 @@ impl Options {
                     options.busy_timeout =
                         Duration::from_millis(number("give it in milliseconds: busy_timeout=5000")?.into());
                 }
+                "mode" => {
+                    options.create = match &*value {
+                        "rwc" => true,
+                        "rw" => false,
+                        _ => return Err(refuse("the parameter mode is neither rwc nor rw", "rw never makes a file")),
+                    }
+                }
                 "retention" => {
                     options.retention = Duration::from_secs(number("give it in seconds: retention=86400")?.into());
                 }
                 _ => {
                     return Err(refuse(
                         &format!("the URL has the unknown parameter {name}"),
-                        "sqlite: knows synchronous, busy_timeout and retention",
+                        "sqlite: knows synchronous, busy_timeout, retention and mode",
                     ));
                 }
             }
@@ -154,6 +168,7 @@ mod tests {
             ("sqlite:a%2.db", "%25"),
             ("sqlite:a.db?sync=full", "unknown parameter sync"),
             ("sqlite:a.db?synchronous=off", "synchronous"),
+            ("sqlite:a.db?mode=ro", "mode"),
             ("sqlite:a.db?busy_timeout=-1", "busy_timeout"),
             ("sqlite:a.db?retention=long", "retention"),
         ] {

@@ -1,0 +1,170 @@
+//! [`Examination`]: what to look at, and the looking.
+
+use std::time::Instant;
+
+use super::policies::judge;
+use super::{Check, Finding, Inventory, Level};
+use crate::Broker;
+use crate::transport::SubscriptionInfo;
+use crate::transport::registry::redact;
+
+/// Accuracy of a server's clock as `rabbitmqctl` tells it, and skew beyond which `deliver_at` and ages are off.
+const SKEW: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What to look at.
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// use tidings::doctor::{Examination, Level};
+///
+/// let report = Examination::of("memory:").run().await;
+/// assert!(report.worst() < Level::Warning);
+/// # }); Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is looked at before run()"]
+pub struct Examination {
+    url: String,
+    subscriptions: Vec<String>,
+    inventory: Option<Inventory>,
+}
+
+/// What was found, in the order of looking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// One for each thing that was looked at.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// The worst level in it.
+    pub fn worst(&self) -> Level {
+        self.findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
+    }
+}
+
+impl Examination {
+    /// Of the broker that `url` names. A store that does not exist is not made.
+    pub fn of(url: impl Into<String>) -> Self {
+        Self { url: url.into(), subscriptions: Vec::new(), inventory: None }
+    }
+
+    /// This subscription too, on brokers that do not list theirs (RabbitMQ). May be called several times.
+    pub fn subscription(mut self, name: impl Into<String>) -> Self {
+        self.subscriptions.push(name.into());
+        self
+    }
+
+    /// With what only operators see: queues, policies, the server's clock.
+    pub fn inventory(mut self, inventory: Inventory) -> Self {
+        self.inventory = Some(inventory);
+        self
+    }
+
+    /// The names that were asked for and those that the inventory shows.
+    pub fn subscriptions(&self) -> Vec<String> {
+        let mut names = self.subscriptions.clone();
+        names.extend(self.inventory.iter().flat_map(Inventory::subscriptions));
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// What only operators see, if it was given.
+    pub fn operators_view(&self) -> Option<&Inventory> {
+        self.inventory.as_ref()
+    }
+
+    /// Reaches the broker and looks.
+    pub async fn run(&self) -> Report {
+        let subject = redact(&self.url);
+        let started = Instant::now();
+        let broker = match Broker::connect_existing(&self.url).await {
+            Ok(broker) => broker,
+            Err(error) => return Report { findings: vec![Finding::error(Check::Broker, subject, &error)] },
+        };
+        let reached = broker.ping().await;
+        let mut findings = vec![match &reached {
+            Ok(()) => Finding::ok(Check::Broker, subject.as_str(), format!("answers ({:.0?})", started.elapsed())),
+            Err(error) => Finding::error(Check::Broker, subject.as_str(), error),
+        }];
+        if reached.is_ok() {
+            match broker.transport().examine(self).await {
+                Ok(found) => findings.extend(found),
+                Err(error) => findings.push(Finding::error(Check::Broker, subject.as_str(), &error)),
+            }
+            findings.extend(self.depths(&broker).await);
+        }
+        if let Some(inventory) = &self.inventory {
+            findings.extend(judge(inventory));
+            findings.extend(clock(inventory));
+        }
+        if let Err(error) = broker.close().await {
+            findings.push(Finding::error(Check::Broker, subject, &error));
+        }
+        Report { findings }
+    }
+
+    /// Who consumes, and what waits for a decision.
+    async fn depths(&self, broker: &Broker) -> Vec<Finding> {
+        let mut infos = match broker.subscriptions().await {
+            Ok(infos) => infos,
+            Err(error) => return vec![Finding::error(Check::Consumers, "", &error)],
+        };
+        let mut findings = Vec::new();
+        for name in self.subscriptions() {
+            if infos.iter().any(|info| info.name == name) {
+                continue;
+            }
+            match broker.subscription(&name).await {
+                Ok(Some(info)) => infos.push(info),
+                Ok(None) => findings.push(
+                    Finding::new(Check::Consumers, Level::Problem, name, "there is no subscription of this name")
+                        .remedy("check the name and the broker URL; subscribing makes it"),
+                ),
+                Err(error) => findings.push(Finding::error(Check::Consumers, name, &error)),
+            }
+        }
+        findings.extend(infos.iter().flat_map(depth));
+        findings
+    }
+}
+
+fn depth(info: &SubscriptionInfo) -> Vec<Finding> {
+    let name = info.name.as_str();
+    let consumers = match info.consumers {
+        Some(0) if info.ready > 0 => Finding::new(
+            Check::Consumers,
+            Level::Warning,
+            name,
+            format!("{} events wait and nobody consumes", info.ready),
+        )
+        .remedy("start its subscriber, or delete the subscription if it is no longer wanted"),
+        Some(consumers) => {
+            Finding::ok(Check::Consumers, name, format!("{consumers} consumers, {} waiting", info.ready))
+        }
+        None => Finding::ok(Check::Consumers, name, format!("{} waiting", info.ready)),
+    };
+    let mut findings = vec![consumers];
+    if info.dead > 0 {
+        let message = format!("{} dead letters wait for a decision", info.dead);
+        findings.push(
+            Finding::new(Check::DeadLetters, Level::Note, name, message)
+                .remedy(format!("look with `tidings dead-letters list {name}`, then replay or discard them")),
+        );
+    }
+    findings
+}
+
+fn clock(inventory: &Inventory) -> Option<Finding> {
+    let skew = inventory.clock_skew()?;
+    if skew <= SKEW {
+        return Some(Finding::ok(Check::Clock, "broker", format!("within {:.1} s of this host's", skew.as_secs_f64())));
+    }
+    let message = format!("the broker's clock and this host's are {:.0} s apart", skew.as_secs_f64());
+    Some(
+        Finding::new(Check::Clock, Level::Warning, "broker", message)
+            .remedy("run NTP on both: times in events and dead letters come from the hosts' clocks"),
+    )
+}
