@@ -1,5 +1,8 @@
 //! [`Replay`]: moving dead letters back into their subscription.
 
+use std::future::{Future, ready};
+use std::iter::repeat;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,7 +11,7 @@ use super::{DeadLetterEntry, DeadLetterFilter};
 use crate::broker::Broker;
 use crate::routing::check_subscription_name;
 use crate::settlement::replayed;
-use crate::transport::{DeadLetters, Message, Token};
+use crate::transport::{DeadLetters, Message, StoredDeadLetter, Token};
 use crate::{Error, ErrorKind, Result};
 
 /// Dead letters that are looked at in one go.
@@ -115,6 +118,17 @@ impl Replay {
 
     /// Asks `decide` about every chosen dead letter.
     pub async fn decide(self, mut decide: impl FnMut(&DeadLetterEntry) -> ReplayAction + Send) -> Result<ReplayReport> {
+        self.decide_pages(move |page| ready(Ok(page.iter().map(&mut decide).collect()))).await
+    }
+
+    /// Asks about many dead letters at once and waits for the answer, as a host does whose callbacks run elsewhere.
+    ///
+    /// One action for each of the page, in its order; what has none stays. An error ends the replay and leaves the page.
+    pub async fn decide_pages<F, Fut>(self, mut decide: F) -> Result<ReplayReport>
+    where
+        F: FnMut(Arc<[DeadLetterEntry]>) -> Fut + Send,
+        Fut: Future<Output = Result<Vec<ReplayAction>>> + Send,
+    {
         check_subscription_name(&self.subscription)?;
         self.filter.check()?;
         let mut pace = Pace::new(self.rate)?;
@@ -126,13 +140,17 @@ impl Replay {
         result.and(closed).map(|()| report).map_err(|error| error.with_replayed(report))
     }
 
-    async fn walk(
+    async fn walk<F, Fut>(
         &self,
         walk: &mut dyn DeadLetters,
-        decide: &mut (dyn FnMut(&DeadLetterEntry) -> ReplayAction + Send),
+        decide: &mut F,
         pace: &mut Pace,
         report: &mut ReplayReport,
-    ) -> Result<()> {
+    ) -> Result<()>
+    where
+        F: FnMut(Arc<[DeadLetterEntry]>) -> Fut + Send,
+        Fut: Future<Output = Result<Vec<ReplayAction>>> + Send,
+    {
         while report.chosen < self.limit {
             let found = walk.next(PAGE).await?;
             if found.is_empty() {
@@ -140,14 +158,13 @@ impl Replay {
             }
             let mut retry: Vec<(Token, Message)> = Vec::new();
             let mut discard: Vec<Token> = Vec::new();
-            for stored in found {
-                let dead = DeadLetterEntry::new(stored);
-                report.seen += 1;
-                if report.chosen >= self.limit || !self.filter.chooses(&dead) {
-                    continue;
-                }
-                report.chosen += 1;
-                match decide(&dead) {
+            let chosen = self.choose(found, report);
+            if chosen.is_empty() {
+                continue;
+            }
+            let actions = decide(chosen.clone()).await?;
+            for (dead, action) in chosen.iter().zip(actions.into_iter().chain(repeat(ReplayAction::Leave))) {
+                match action {
                     ReplayAction::Retry => retry.push((dead.token(), again(dead.message()))),
                     ReplayAction::Discard => discard.push(dead.token()),
                     ReplayAction::Leave => report.left += 1,
@@ -179,6 +196,19 @@ impl Replay {
             }
         }
         Ok(())
+    }
+
+    /// Those of a page that are meant, as many as the limit lets through.
+    fn choose(&self, found: Vec<StoredDeadLetter>, report: &mut ReplayReport) -> Arc<[DeadLetterEntry]> {
+        let mut page = Vec::new();
+        for dead in found.into_iter().map(DeadLetterEntry::new) {
+            report.seen += 1;
+            if report.chosen < self.limit && self.filter.chooses(&dead) {
+                report.chosen += 1;
+                page.push(dead);
+            }
+        }
+        page.into()
     }
 }
 

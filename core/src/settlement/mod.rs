@@ -55,8 +55,20 @@ pub mod reason {
     pub const UNSUPPORTED_CONTENT_TYPE: &str = "unsupported-content-type";
     /// The broker dead-lettered it by itself and did not say why.
     pub const BROKER: &str = "broker";
+    /// The data do not fit the schema that the handler's host was given.
+    pub const INVALID_DATA: &str = "invalid-data";
 
     /// All of them, in the order of the table.
-    pub const ALL: &[&str] =
-        &[ERROR, MAX_RETRIES, MAX_AGE, TIMEOUT, PANIC, CRASHED, UNDECODABLE, UNSUPPORTED_CONTENT_TYPE, BROKER];
+    pub const ALL: &[&str] = &[
+        ERROR,
+        MAX_RETRIES,
+        MAX_AGE,
+        TIMEOUT,
+        PANIC,
+        CRASHED,
+        UNDECODABLE,
+        UNSUPPORTED_CONTENT_TYPE,
+        BROKER,
+        INVALID_DATA,
+    ];
 }

@@ -85,6 +85,18 @@ impl Deliveries {
         }
     }
 
+    /// Counts handlers that have run, and the time that they took together: hosts run them, the metrics are here.
+    pub fn count_handled(&self, runs: u64, took: Duration) {
+        self.session.counters.handled(runs, took);
+    }
+
+    /// Takes back deliveries whose handlers have not begun: they wait again, in their order, before the others.
+    ///
+    /// For hosts that take several events for one handler and find that it takes long.
+    pub fn put_back(&self, batch: Vec<Delivery>) {
+        self.session.put_back(batch.into_iter());
+    }
+
     /// Stops handing events over and gives back those that wait. Deliveries in hand can still be settled.
     pub async fn pause(&self) -> Result<()> {
         self.session.home.check()?;

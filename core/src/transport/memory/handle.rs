@@ -103,6 +103,15 @@ impl MemoryTransport {
         self.broker.now()
     }
 
+    /// How long until the next scheduled event or retry comes due, by Tokio's clock. For tests that move it.
+    pub fn next_due(&self) -> Option<std::time::Duration> {
+        self.broker.with(|state, now| {
+            let retries = state.subscriptions.values().filter_map(super::subscription::Subscription::due);
+            let due = retries.chain(state.scheduled_due()).min()?;
+            Some(due.saturating_duration_since(now))
+        })
+    }
+
     /// The fault script of the broker.
     pub fn faults(&self) -> Faults {
         Faults::new(self.broker.clone())

@@ -1,0 +1,34 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
+export type { Abortable, AbortSignalLike } from "./abort";
+export { Broker, type BrokerOptions, type Capabilities, type Metric, type SubscriptionInfo } from "./broker";
+export type { Handler } from "./consumer";
+export { currentEvent, type HandlerContext } from "./context";
+export type { Delay } from "./delay";
+export { Delivery } from "./delivery";
+export * from "./error-classes";
+export { DomainEvent, type EventOptions, type WireEvent } from "./event";
+export type { DeliveryStream } from "./events";
+export { Life, type LifeEvents } from "./life";
+export type { Logger } from "./logger";
+export type { Middleware } from "./middleware";
+export type { HeaderValue } from "./native";
+export { DeadLetter, Discard, type Redact, Retry } from "./outcome";
+export { type ErrorType, RetryPolicy, type RetryPolicyOptions } from "./policy";
+export { Publisher, type PublisherOptions, type PublishOptions, type Receipt } from "./publisher";
+export {
+  type Decide,
+  deadLetters,
+  type OnBroker,
+  type ReplayAction,
+  type ReplayOptions,
+  type ReplayReport,
+  replayAll,
+  replayEvent,
+} from "./replay";
+export type { DeadLetterEntry, DeadLetterFilter, DeadLettersOptions } from "./replay-filter";
+export { Running, type SubscriptionHealth } from "./running";
+export type { SchemaIssue, SchemaResult, StandardSchema } from "./schema";
+export { type HandleOptions, type StartOptions, Subscriber, type SubscriberOptions } from "./subscriber";
+export type { SubscriptionOptions } from "./subscription-options";
+export { TidingsError } from "./tidings-error";

@@ -1,0 +1,200 @@
+// The addon, as `bindings/node` has it, loaded when the first object needs it: importing the package costs nothing.
+
+import { join } from "node:path";
+
+/** A flat array: number, routing key, id, seconds, object id, retries, headers, data, number, … */
+export type RawBatch = (number | string | null | Record<string, HeaderValue>)[];
+
+/** Value of a header. */
+export type HeaderValue =
+  | null
+  | boolean
+  | number
+  | string
+  | Date
+  | Uint8Array
+  | HeaderValue[]
+  | { [name: string]: HeaderValue };
+
+export interface NativeBridge {
+  drain(): unknown[];
+  end(): void;
+}
+
+export interface NativeBroker {
+  connect(op: number, url: string | undefined): void;
+  ping(op: number): void;
+  subscriptions(op: number): void;
+  deleteSubscription(op: number, name: string): void;
+  deadLetters(op: number, subscription: string, filter: NativeFilter, limit: number): void;
+  close(op: number): void;
+  metrics(): string;
+  capabilities(): string;
+  advance(op: number, ms: number): void;
+  nextDue(op: number): void;
+}
+
+export interface NativePublishExtra {
+  id?: string | undefined;
+  timestamp?: number | undefined;
+  headers?: string | undefined;
+  delayMs?: number | undefined;
+  deliverAt?: number | undefined;
+  requireRoute?: boolean | undefined;
+  exchange?: string | undefined;
+  timeoutMs?: number | undefined;
+}
+
+export interface NativePublisher {
+  open(
+    op: number,
+    settings: {
+      exchange?: string | undefined;
+      publishTimeoutMs?: number | undefined;
+      maxPayload?: number | undefined;
+    },
+  ): void;
+  publish(
+    op: number,
+    routingKey: string,
+    data: string,
+    domainObjectId: string | undefined,
+    extra: NativePublishExtra | undefined,
+  ): void;
+  flush(op: number): void;
+  close(): void;
+}
+
+export interface NativePolicy {
+  maxRetries: number;
+  initialMs: number;
+  factor?: number | undefined;
+  maxMs?: number | undefined;
+  jitter?: number | undefined;
+  retryOn?: string[] | undefined;
+  giveUpOn?: string[] | undefined;
+  maxAgeMs?: number | undefined;
+}
+
+export interface NativeOptions {
+  name: string;
+  bindingKeys: string[];
+  exchange?: string | undefined;
+  maxRetries?: number | undefined;
+  retry?: NativePolicy | undefined;
+  concurrency?: number | undefined;
+  prefetch?: number | undefined;
+  ordered?: boolean | undefined;
+  onRetry?: string | undefined;
+  onDead?: string | undefined;
+  deadLetter?: boolean | undefined;
+  queueType?: string | undefined;
+  compat?: boolean | undefined;
+  durable?: boolean | undefined;
+  exclusive?: boolean | undefined;
+  autoDelete?: boolean | undefined;
+  leaseMs?: number | undefined;
+  maxHoldMs?: number | undefined;
+  maxDeliveries?: number | undefined;
+  captureStack?: boolean | undefined;
+  timeoutMs?: number | undefined;
+}
+
+export interface NativeOutcome {
+  kind: "ok" | "retry" | "fail" | "timeout" | "dead-letter" | "discard" | "release";
+  afterMs?: number | undefined;
+  reason?: string | undefined;
+  message?: string | undefined;
+  stack?: string | undefined;
+  errorTypes?: string[] | undefined;
+}
+
+export interface NativeSubscription {
+  open(op: number, options: NativeOptions): void;
+  next(op: number, max: number): void;
+  tryNext(max: number): RawBatch | null;
+  settleOk(numbers: Uint32Array): void;
+  settle(number: number, outcome: NativeOutcome): void;
+  settleAndWait(op: number, number: number, outcome: NativeOutcome): void;
+  putBack(numbers: Uint32Array): void;
+  handled(count: number, ms: number): void;
+  pause(op: number): void;
+  resume(op: number): void;
+  close(op: number, timeoutMs: number): void;
+  health(): string | null;
+}
+
+export interface NativeFilter {
+  ids?: string[] | undefined;
+  bindingKeys?: string[] | undefined;
+  reason?: string | undefined;
+  errorType?: string | undefined;
+  tenant?: string | undefined;
+  failedAfter?: number | undefined;
+  failedBefore?: number | undefined;
+}
+
+export interface NativeReplay {
+  run(
+    op: number,
+    subscription: string,
+    settings: {
+      filter: NativeFilter;
+      limit?: number | undefined;
+      rate?: number | undefined;
+      dryRun?: boolean | undefined;
+      asks: boolean;
+    },
+  ): void;
+  decide(op: number, actions: string[]): void;
+  giveUp(): void;
+}
+
+export interface Native {
+  Bridge: new (wake: () => void) => NativeBridge;
+  Broker: new (bridge: NativeBridge, virtualTime: boolean) => NativeBroker;
+  Publisher: new (broker: NativeBroker) => NativePublisher;
+  Subscription: new (broker: NativeBroker) => NativeSubscription;
+  Replay: new (broker: NativeBroker) => NativeReplay;
+  checkSubscription(options: NativeOptions): void;
+  newId(): string;
+}
+
+let loaded: Native | undefined;
+
+/** The addon. The first call loads it. */
+export function native(): Native {
+  loaded ??= load();
+  return loaded;
+}
+
+/** Where the addon of this platform may be, the most likely first. */
+function candidates(): string[] {
+  const base = `${process.platform}-${process.arch}`;
+  const triples =
+    process.platform === "linux"
+      ? [`${base}-gnu`, `${base}-musl`]
+      : process.platform === "win32"
+        ? [`${base}-msvc`]
+        : [base];
+  return triples.flatMap((triple) => [
+    join(__dirname, "..", "prebuilds", triple, "tidings.node"),
+    `@tidings/${triple}`,
+  ]);
+}
+
+function load(): Native {
+  const failures: unknown[] = [];
+  for (const place of candidates()) {
+    try {
+      return require(place) as Native;
+    } catch (error) {
+      if ((error as { code?: string }).code !== "MODULE_NOT_FOUND") failures.push(error);
+    }
+  }
+  throw new Error(
+    `tidings has no prebuilt addon for ${process.platform}-${process.arch} here; reinstall without --omit=optional, ` +
+      "or build it: cargo build --release -p tidings-node",
+    { cause: failures[0] },
+  );
+}
