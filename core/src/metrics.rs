@@ -98,8 +98,8 @@ impl SubscriptionCounters {
         .fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn handled(&self, took: Duration) {
-        self.handled.fetch_add(1, Relaxed);
+    pub(crate) fn handled(&self, runs: u64, took: Duration) {
+        self.handled.fetch_add(runs, Relaxed);
         self.handler_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 }

@@ -62,7 +62,7 @@ impl Runner {
                     }
                 };
                 let now = Instant::now();
-                session.counters.handled(now - started);
+                session.counters.handled(1, now - started);
                 if now - started > session.spec.max_hold {
                     tracing::warn!(subscription = %session.spec.name, took = ?(now - started),
                         "the handler ran longer than max_hold, the broker may have delivered the event again: raise the \
