@@ -62,7 +62,8 @@ impl Broker {
         Self::connect(url).await
     }
 
-    /// Reaches the broker of the environment: `TIDINGS_BROKER_URL`, else `sqlite:tidings.db` in the working directory.
+    /// Reaches the broker of the environment: `TIDINGS_BROKER_URL`, else the catalog's default broker for `TIDINGS_ENV`
+    /// (feature `catalog`), else `sqlite:tidings.db` in the working directory.
     ///
     /// The fallback is said once in the log, with the absolute path; `TIDINGS_REQUIRE_BROKER=1` makes it an error.
     pub async fn from_env() -> Result<Self> {
@@ -71,19 +72,15 @@ impl Broker {
 
     /// The URL that [`from_env`](Self::from_env) uses. It may hold a password.
     pub fn url_from_env() -> Result<String> {
-        if let Ok(url) = std::env::var(BROKER_URL_VARIABLE) {
-            return Ok(url);
+        let variable = |name: &str| std::env::var(name).ok();
+        #[cfg(feature = "catalog")]
+        if variable(BROKER_URL_VARIABLE).is_none() {
+            let catalog = crate::catalog::Catalog::open(crate::catalog::CatalogOptions::default())?;
+            if let Some(url) = catalog.default_broker_url()? {
+                return Ok(url);
+            }
         }
-        if std::env::var(REQUIRE_BROKER_VARIABLE).is_ok_and(|value| !["", "0"].contains(&value.as_str())) {
-            return Err(Error::new(ErrorKind::InvalidUrl, "no broker is named and the embedded default is forbidden")
-                .field(BROKER_URL_VARIABLE, "")
-                .remedy(format!("set {BROKER_URL_VARIABLE}, or unset {REQUIRE_BROKER_VARIABLE}")));
-        }
-        SAID.call_once(|| {
-            let path = std::path::absolute("tidings.db").unwrap_or_else(|_| "tidings.db".into());
-            tracing::warn!(path = %path.display(), "{BROKER_URL_VARIABLE} is not set: events go to this file");
-        });
-        Ok(DEFAULT_URL.to_owned())
+        url_without_catalog(&variable)
     }
 
     /// Uses a transport that was made elsewhere.
@@ -161,6 +158,23 @@ impl Drop for Inner {
             std::mem::forget(self.transport.clone());
         }
     }
+}
+
+/// The URL that the environment says, else the embedded default, if that is allowed.
+pub(crate) fn url_without_catalog(variable: &dyn Fn(&str) -> Option<String>) -> Result<String> {
+    if let Some(url) = variable(BROKER_URL_VARIABLE) {
+        return Ok(url);
+    }
+    if variable(REQUIRE_BROKER_VARIABLE).is_some_and(|value| !["", "0"].contains(&value.as_str())) {
+        return Err(Error::new(ErrorKind::InvalidUrl, "no broker is named and the embedded default is forbidden")
+            .field(BROKER_URL_VARIABLE, "")
+            .remedy(format!("set {BROKER_URL_VARIABLE}, or unset {REQUIRE_BROKER_VARIABLE}")));
+    }
+    SAID.call_once(|| {
+        let path = std::path::absolute("tidings.db").unwrap_or_else(|_| "tidings.db".into());
+        tracing::warn!(path = %path.display(), "{BROKER_URL_VARIABLE} is not set: events go to this file");
+    });
+    Ok(DEFAULT_URL.to_owned())
 }
 
 impl fmt::Debug for Broker {

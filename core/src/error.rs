@@ -95,6 +95,50 @@ kinds! {
     ForkedClient = "FORKED_CLIENT", false;
     /// A defect of Tidings itself.
     Internal = "INTERNAL", false;
+    /// The catalog's file cannot be read, or declares what makes no sense.
+    CatalogInvalid = "CATALOG_INVALID", false;
+    /// The catalog has an entry of this tag with other content.
+    CatalogConflict = "CATALOG_CONFLICT", false;
+    /// The event's name is not of the form `broker:topic`.
+    InvalidEventName = "INVALID_EVENT_NAME", false;
+    /// The catalog declares products, and not this one.
+    ProductNotFound = "PRODUCT_NOT_FOUND", false;
+    /// No environment was named.
+    EnvRequired = "ENV_REQUIRED", false;
+    /// The catalog does not declare this broker.
+    BrokerNotFound = "BROKER_NOT_FOUND", false;
+    /// The broker is not declared for this environment.
+    BrokerEnvNotFound = "BROKER_ENV_NOT_FOUND", false;
+    /// The broker lists its topics, and not this one.
+    TopicNotFound = "TOPIC_NOT_FOUND", false;
+    /// No transport of this build serves the provider that the catalog names.
+    ProviderUnsupported = "PROVIDER_UNSUPPORTED", false;
+    /// An environment variable that the catalog refers to is not set.
+    SecretNotFound = "SECRET_NOT_FOUND", false;
+    /// The catalog does not declare this cache.
+    CacheNotFound = "CACHE_NOT_FOUND", false;
+    /// The session's token was rejected; nothing was sent.
+    SessionInvalid = "SESSION_INVALID", false;
+    /// An event could not be published; the cause says why, and whether trying again can help.
+    PublishFailed = "PUBLISH_FAILED", false;
+    /// A subscription could not be opened; the cause says why, and whether trying again can help.
+    SubscribeFailed = "SUBSCRIBE_FAILED", false;
+    /// Events could not be listed or counted.
+    GetEventsFailed = "GET_EVENTS_FAILED", false;
+    /// An event could not be looked up.
+    GetEventFailed = "GET_EVENT_FAILED", false;
+    /// An event could not be published again.
+    ReplayEventFailed = "REPLAY_EVENT_FAILED", false;
+    /// Dead letters could not be put back.
+    ReprocessDlqFailed = "REPROCESS_DLQ_FAILED", false;
+    /// An idempotency key could not be looked up.
+    CheckIdempotencyFailed = "CHECK_IDEMPOTENCY_FAILED", false;
+    /// An event with an idempotency key could not be published.
+    PublishIdempotentFailed = "PUBLISH_IDEMPOTENT_FAILED", false;
+    /// The package was loaded in a browser, where no broker can be reached.
+    BrowserNotSupported = "BROWSER_NOT_SUPPORTED", false;
+    /// The native part of the package could not be loaded.
+    BrokerServiceLoadFailed = "BROKER_SERVICE_LOAD_FAILED", false;
 }
 
 /// Why an operation failed: a stable [code](ErrorKind::code), the field and value at fault, and the remedy.
@@ -111,6 +155,8 @@ struct Inner {
     remedy: Option<String>,
     outcome_unknown: bool,
     replayed: Option<ReplayReport>,
+    /// Where it differs from the kind's.
+    retryable: Option<bool>,
     source: Option<BoxError>,
 }
 
@@ -128,6 +174,7 @@ impl Error {
             remedy: None,
             outcome_unknown: false,
             replayed: None,
+            retryable: None,
             source: None,
         }))
     }
@@ -148,6 +195,25 @@ impl Error {
     /// Keeps the error that caused this one.
     pub fn source(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same failure under the code of the operation that it ended: message, field, remedy and advice stay, and the
+    /// cause is kept.
+    #[cfg(feature = "catalog")]
+    pub(crate) fn under(self, kind: ErrorKind) -> Self {
+        let mut outer = self.duplicate();
+        outer.0.kind = kind;
+        outer.0.message = format!("{} ({})", self.0.message, self.code());
+        outer.0.retryable = Some(self.retryable());
+        outer.0.source = Some(self.into());
+        outer
+    }
+
+    /// Says what the sentence is about, in front of it.
+    #[cfg(feature = "catalog")]
+    pub(crate) fn about(mut self, what: &str) -> Self {
+        self.0.message = format!("{what}: {}", self.0.message);
         self
     }
 
@@ -175,7 +241,7 @@ impl Error {
 
     /// Whether the same call can succeed later without being changed.
     pub fn retryable(&self) -> bool {
-        self.0.kind.retryable()
+        self.0.retryable.unwrap_or(self.0.kind.retryable())
     }
 
     /// Whether the operation may have taken effect although it failed (a publish whose confirm never came).
@@ -218,6 +284,7 @@ impl Error {
             remedy: self.0.remedy.clone(),
             outcome_unknown: self.0.outcome_unknown,
             replayed: self.0.replayed,
+            retryable: self.0.retryable,
             source: self.0.source.as_ref().map(|s| s.to_string().into()),
         }))
     }

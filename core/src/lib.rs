@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+#[cfg(feature = "catalog")]
+pub mod catalog;
 pub mod doctor;
 mod error;
 pub mod event;
@@ -30,6 +32,9 @@ mod documents {
     struct Readme;
     #[doc = include_str!("../docs/guide.md")]
     struct Guide;
+    #[cfg(feature = "catalog")]
+    #[doc = include_str!("../docs/catalog.md")]
+    struct Catalog;
 }
 
 pub use broker::{BROKER_URL_VARIABLE, Broker, DEFAULT_URL, REQUIRE_BROKER_VARIABLE};
@@ -42,6 +47,6 @@ pub use replay::{DeadLetterEntry, DeadLetterFilter, Replay, ReplayAction, Replay
 pub use settlement::{Failure, Outcome};
 pub use subscriber::{
     DeadLetter, Deliveries, Delivery, Discard, Middleware, Next, Retry, Running, Subscriber, SubscriptionBuilder,
-    SubscriptionHealth, SubscriptionOptions,
+    SubscriptionHealth, SubscriptionOptions, Wanted,
 };
 pub use transport::{KeyOrder, OnDead, OnRetry, QueueType, Receipt};

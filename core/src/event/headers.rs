@@ -62,6 +62,18 @@ pub mod name {
     pub const DEAD_SUBSCRIPTION: &str = "tidings-dead-subscription";
     /// The dead letter is a copy; the event itself waits at the head of its key.
     pub const PARKED: &str = "tidings-parked";
+    /// `broker:topic` of an event that was published by way of the catalog.
+    pub const EVENT_NAME: &str = "tidings-event-name";
+    /// Product that published it by way of the catalog.
+    pub const PRODUCT: &str = "tidings-product";
+    /// Environment that it was published in by way of the catalog.
+    pub const ENV: &str = "tidings-env";
+    /// Tag of the session that it was published in. Never its token.
+    pub const SESSION_TAG: &str = "tidings-session-tag";
+    /// Subject of the session's token, if that was verified.
+    pub const SESSION_SUBJECT: &str = "tidings-session-subject";
+    /// Whether the session's token was verified.
+    pub const SESSION_VERIFIED: &str = "tidings-session-verified";
 
     /// All of them, in the order of the table.
     pub const ALL: &[&str] = &[
@@ -89,6 +101,12 @@ pub mod name {
         DEAD_FAILED_AT,
         DEAD_SUBSCRIPTION,
         PARKED,
+        EVENT_NAME,
+        PRODUCT,
+        ENV,
+        SESSION_TAG,
+        SESSION_SUBJECT,
+        SESSION_VERIFIED,
     ];
 }
 

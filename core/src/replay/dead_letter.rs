@@ -24,7 +24,7 @@ impl DeadLetterEntry {
         self.token
     }
 
-    pub(super) fn message(&self) -> &Message {
+    pub(crate) fn message(&self) -> &Message {
         &self.message
     }
 

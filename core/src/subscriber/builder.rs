@@ -9,7 +9,7 @@ use super::{Deliveries, Subscriber};
 use crate::policy::{Backoff, RetryPolicy};
 use crate::settlement::{Redact, SettlementPolicy};
 use crate::transport::{Capabilities, KeyOrder, Ordered, QueueType, SubscriptionSpec};
-use crate::{BoxError, DomainEvent, Error, ErrorKind, Result};
+use crate::{BoxError, DomainEvent, Error, ErrorKind, Headers, Result};
 
 /// Everything that a subscription can be told, with the defaults of the design.
 #[derive(Clone)]
@@ -33,7 +33,12 @@ pub struct SubscriptionOptions {
     pub capture_stack: bool,
     /// Rewrites error texts before they are kept.
     pub redact: Option<Redact>,
+    /// Looks at the headers of each event; those for which it is `false` are discarded before any handler sees them.
+    pub wanted: Option<Wanted>,
 }
+
+/// Whether a subscription wants an event that its bindings let through.
+pub type Wanted = Arc<dyn Fn(&Headers) -> bool + Send + Sync>;
 
 impl SubscriptionOptions {
     /// The defaults, for a subscription of this name.
@@ -48,6 +53,7 @@ impl SubscriptionOptions {
             max_deliveries: 20,
             capture_stack: true,
             redact: None,
+            wanted: None,
         }
     }
 
@@ -257,6 +263,13 @@ impl<'a> SubscriptionBuilder<'a> {
     /// Whether dead letters keep the error's stack (default yes).
     pub fn capture_stack(mut self, capture: bool) -> Self {
         self.options.capture_stack = capture;
+        self
+    }
+
+    /// Discards, before any handler sees them, the events for whose headers this is `false`. For queues that several
+    /// flows share; a binding key is cheaper where it can tell.
+    pub fn wanted(mut self, wanted: impl Fn(&Headers) -> bool + Send + Sync + 'static) -> Self {
+        self.options.wanted = Some(Arc::new(wanted));
         self
     }
 

@@ -14,7 +14,7 @@ mod settler;
 #[allow(clippy::module_inception, reason = "`subscriber::Subscriber` lives in the file of its name")]
 mod subscriber;
 
-pub use builder::{SubscriptionBuilder, SubscriptionOptions};
+pub use builder::{SubscriptionBuilder, SubscriptionOptions, Wanted};
 pub use deliveries::Deliveries;
 pub use delivery::Delivery;
 pub use handler::{DeadLetter, Discard, Retry};

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use self::isolation::Alone;
+use super::builder::Wanted;
 use super::delivery::{Delivery, Parts};
 use super::keys::KeyGate;
 use super::settler::{Completion, Item, Settler};
@@ -33,6 +34,7 @@ pub(super) struct Session {
     pub(super) spec: SubscriptionSpec,
     pub(super) settler: Settler,
     policy: SettlementPolicy,
+    wanted: Option<Wanted>,
     transport: Arc<dyn Transport>,
     state: Mutex<State>,
     /// Of the source, when it was last looked at.
@@ -101,6 +103,7 @@ impl Session {
             spec,
             settler: Settler::default(),
             policy,
+            wanted: None,
             transport,
             state: Mutex::default(),
             recoveries: AtomicU64::new(0),
@@ -109,6 +112,12 @@ impl Session {
             idle: Notify::new(),
             over: Notify::new(),
         }
+    }
+
+    /// Discards what this does not want.
+    pub(super) fn wanting(mut self, wanted: Option<Wanted>) -> Self {
+        self.wanted = wanted;
+        self
     }
 
     /// Waits for at least one event and hands over at most `max`; empty once the subscription is closed.

@@ -116,7 +116,10 @@ impl Subscriber {
         let policy = options.settlement_policy(&transport.capabilities());
         let counters = self.broker.registry().subscription(&policy.subscription);
         let source = transport.subscribe(&options.spec).await?;
-        let session = Arc::new(Session::new(source, transport.clone(), policy, options.spec.clone(), counters));
+        let session = Arc::new(
+            Session::new(source, transport.clone(), policy, options.spec.clone(), counters)
+                .wanting(options.wanted.clone()),
+        );
         session.counters.watch(Arc::<Session>::downgrade(&session));
         Ok(Deliveries::start(session))
     }

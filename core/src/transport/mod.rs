@@ -5,6 +5,7 @@
 
 mod capabilities;
 mod dead_letters;
+mod journal;
 mod message;
 pub mod registry;
 mod source;
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 
 pub use capabilities::{Capabilities, Ordered};
 pub use dead_letters::{DeadLetters, StoredDeadLetter};
+pub use journal::{Journal, JournalEntry, JournalPlace, JournalQuery, JournalState, RememberedKey};
 pub use message::{Message, Receipt};
 pub use source::{Incoming, Settlement, Source, SourceHealth, Token};
 pub use spec::{DEFAULT_EXCHANGE, KeyOrder, OnDead, OnRetry, QueueType, SubscriptionSpec};
@@ -76,6 +78,11 @@ pub trait Transport: Debug + Send + Sync + 'static {
 
     /// Deletes the subscription with all its events and dead letters. `false` if there was none.
     async fn delete_subscription(&self, name: &str) -> Result<bool>;
+
+    /// What it remembers beyond the events that wait; `None` if it is no store.
+    fn journal(&self) -> Option<&dyn Journal> {
+        None
+    }
 
     /// The wall clock that delays and ages are measured with. Only `memory:` has one of its own.
     fn now(&self) -> Timestamp {

@@ -127,7 +127,9 @@ impl Session {
             Some(decide(&self.policy, headers, outcome, now(), 0.0))
         };
         let mut verdict = None;
-        if let Some(other) = message.headers.text(name::CONTENT_TYPE).filter(|t| !is_json(t)) {
+        if self.wanted.as_ref().is_some_and(|wanted| !wanted(&message.headers)) {
+            verdict = Some(decide(&self.policy, &message.headers, Outcome::Discard, now(), 0.0));
+        } else if let Some(other) = message.headers.text(name::CONTENT_TYPE).filter(|t| !is_json(t)) {
             verdict = give_up(&message.headers, reason::UNSUPPORTED_CONTENT_TYPE, format!("no codec for {other}"));
         }
         let event = match decode(&message.body, message.headers) {

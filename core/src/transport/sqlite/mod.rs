@@ -18,6 +18,7 @@ mod doctor;
 mod error;
 mod events;
 mod headers;
+mod journal;
 mod ledger;
 mod open;
 mod ordered;

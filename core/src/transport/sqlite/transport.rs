@@ -7,12 +7,14 @@ use async_trait::async_trait;
 
 use super::client::Client;
 use super::events::NewEvent;
+use super::journal::SqliteJournal;
 use super::source::SqliteSource;
 use super::url::Options;
 use super::{admin, dead_letters, publish, registry};
 use crate::doctor::{Examination, Finding};
 use crate::transport::{
-    Capabilities, DeadLetters, Message, Ordered, Receipt, Source, SubscriptionInfo, SubscriptionSpec, Transport,
+    Capabilities, DeadLetters, Journal, Message, Ordered, Receipt, Source, SubscriptionInfo, SubscriptionSpec,
+    Transport,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -29,14 +31,17 @@ const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
 /// `mode=rwc|rw` (`rwc`; `rw` fails where there is no file).
 pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
     let options = Options::parse(url)?;
+    let retention = options.retention;
     let open = tokio::task::spawn_blocking(move || registry::open(&options));
     let store = open.await.map_err(|e| Error::new(ErrorKind::Internal, "opening the store failed").source(e))??;
-    Ok(Arc::new(Sqlite { client: Arc::new(Client::new(store)) }))
+    let client = Arc::new(Client::new(store));
+    Ok(Arc::new(Sqlite { journal: SqliteJournal::new(client.clone(), retention), client }))
 }
 
 #[derive(Debug)]
 struct Sqlite {
     client: Arc<Client>,
+    journal: SqliteJournal,
 }
 
 #[async_trait]
@@ -92,6 +97,10 @@ impl Transport for Sqlite {
     async fn delete_subscription(&self, name: &str) -> Result<bool> {
         let name = name.to_owned();
         self.client.store()?.call(0, move |tx| admin::delete(tx, &name)).await
+    }
+
+    fn journal(&self) -> Option<&dyn Journal> {
+        Some(&self.journal)
     }
 
     async fn ping(&self) -> Result<()> {
