@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::settlement::Effect;
+use crate::transport::OrderState;
 
 /// Whether a value only grows or goes up and down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,7 @@ pub(crate) struct Gauges {
     pub(crate) buffered: u64,
     pub(crate) consuming: u64,
     pub(crate) recoveries: u64,
+    pub(crate) order: Option<OrderState>,
 }
 
 impl SubscriptionCounters {
@@ -84,6 +86,10 @@ impl SubscriptionCounters {
             buffered: sum.buffered + one.buffered,
             consuming: sum.consuming.max(one.consuming),
             recoveries: sum.recoveries + one.recoveries,
+            order: match (sum.order, one.order) {
+                (Some(sum), Some(one)) => Some(sum.and(one)),
+                (sum, one) => sum.or(one),
+            },
         })
     }
 
@@ -152,6 +158,16 @@ impl Registry {
                 add(metric, kind, Some(name), value as f64);
             }
             add("tidings_handler_seconds_total", Counter, Some(name), c.handler_micros.load(Relaxed) as f64 / 1e6);
+            let order = gauges.order.unwrap_or_default();
+            for (metric, value) in [
+                ("tidings_order_owner", order.owners.len() as f64),
+                ("tidings_order_waiting_keys", order.waiting_keys as f64),
+                ("tidings_order_parked_keys", order.parked_keys as f64),
+                ("tidings_order_dead_keys", order.dead_keys as f64),
+                ("tidings_order_oldest_waiting_seconds", order.oldest_waiting.unwrap_or_default().as_secs_f64()),
+            ] {
+                add(metric, Gauge, Some(name), value);
+            }
         }
         all
     }

@@ -74,6 +74,8 @@ pub mod name {
     pub const SESSION_SUBJECT: &str = "tidings-session-subject";
     /// Whether the session's token was verified.
     pub const SESSION_VERIFIED: &str = "tidings-session-verified";
+    /// The event's routing key, while it travels under the name of a queue.
+    pub const ROUTING_KEY: &str = "tidings-routing-key";
 
     /// All of them, in the order of the table.
     pub const ALL: &[&str] = &[
@@ -107,6 +109,7 @@ pub mod name {
         SESSION_TAG,
         SESSION_SUBJECT,
         SESSION_VERIFIED,
+        ROUTING_KEY,
     ];
 }
 

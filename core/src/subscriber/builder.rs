@@ -11,6 +11,11 @@ use crate::settlement::{Redact, SettlementPolicy};
 use crate::transport::{Capabilities, KeyOrder, Ordered, QueueType, SubscriptionSpec};
 use crate::{BoxError, DomainEvent, Error, ErrorKind, Headers, Result};
 
+/// Longest run of a handler on an ordered subscription that one process owns, where it asks for none.
+const ORDERED_TIMEOUT: Duration = Duration::from_secs(9 * 60);
+/// From here on an event is parked with its key, wherever it is.
+const ORDERED_TIMEOUT_LIMIT: Duration = Duration::from_secs(10 * 60);
+
 /// Everything that a subscription can be told, with the defaults of the design.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -104,6 +109,7 @@ impl SubscriptionOptions {
             .field("ordered", true)
             .remedy("leave out ordered, or use a transport that keeps order (sqlite:, memory:)"));
         }
+        self.bound_timeout(capabilities)?;
         let concurrency = u16::try_from(self.concurrency).unwrap_or(u16::MAX);
         self.spec.prefetch = self.prefetch.unwrap_or_else(|| concurrency.saturating_mul(2).max(16));
         if usize::from(self.spec.prefetch) < self.concurrency {
@@ -117,6 +123,31 @@ impl SubscriptionOptions {
         }
         self.spec.check()?;
         Ok(self)
+    }
+
+    /// Where one process owns the keys, an event cannot stay with a handler for as long as it likes.
+    fn bound_timeout(&mut self, capabilities: &Capabilities) -> Result<()> {
+        if self.spec.partitions.is_some() && !capabilities.partitioned {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{}: has no partitions: any process may run any key", capabilities.name),
+            )
+            .field("partitions", self.spec.partitions.unwrap_or_default())
+            .remedy("leave out partitions"));
+        }
+        if self.spec.ordered.is_none() || capabilities.ordered != Ordered::Single {
+            return Ok(());
+        }
+        let timeout = *self.timeout.get_or_insert(ORDERED_TIMEOUT);
+        if timeout >= ORDERED_TIMEOUT_LIMIT {
+            return Err(Error::new(
+                ErrorKind::InvalidOption,
+                format!("{}: would take an ordered event away from its handler before that", capabilities.name),
+            )
+            .field("timeout", format!("{timeout:?}"))
+            .remedy("use less than 10 min; the default is 9 min"));
+        }
+        Ok(())
     }
 
     pub(super) fn settlement_policy(&self, capabilities: &Capabilities) -> SettlementPolicy {
@@ -251,6 +282,20 @@ impl<'a> SubscriptionBuilder<'a> {
     /// Longest time that a fetched event waits for a handler before it goes back (default 20 min).
     pub fn max_hold(mut self, hold: Duration) -> Self {
         self.options.spec.max_hold = hold;
+        self
+    }
+
+    /// RabbitMQ, ordered: a key whose head is to be retried within this time is held in memory, with a later retry it is
+    /// parked in a queue of its own (default 60 s, at most 5 min).
+    pub fn hold_max(mut self, hold: Duration) -> Self {
+        self.options.spec.hold_max = hold;
+        self
+    }
+
+    /// RabbitMQ, ordered: most keys that are parked at a time (default 1,000). Further ones are held, until the prefetch is
+    /// used up and fetching stops; `health()` says `max_parked` then.
+    pub fn max_parked(mut self, keys: u32) -> Self {
+        self.options.spec.max_parked = keys;
         self
     }
 

@@ -1,6 +1,7 @@
 //! Whether a subscription is really consuming.
 
 use crate::Error;
+use crate::transport::OrderState;
 
 /// What a subscription is doing right now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +25,10 @@ pub struct SubscriptionHealth {
     pub recoveries: u64,
     /// What ended the connection or consumer last.
     pub last_error: Option<String>,
-    /// What holds it back, if something does: `prefetch`, `suspect`.
+    /// What holds it back, if something does: `prefetch`, `suspect`, `max_parked`.
     pub limited_by: Option<&'static str>,
+    /// Ordered subscriptions on RabbitMQ: whether this process owns it, and what waits here.
+    pub order: Option<OrderState>,
 }
 
 impl SubscriptionHealth {
@@ -42,6 +45,7 @@ impl SubscriptionHealth {
             recoveries: 0,
             last_error: Some(why.to_string()),
             limited_by: None,
+            order: None,
         }
     }
 }

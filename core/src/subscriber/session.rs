@@ -163,6 +163,10 @@ impl Session {
             }
             _ => {}
         }
+        let lapsed = if self.spec.ordered.is_some() { self.lapsed(&mut state, &mut taken) } else { Vec::new() };
+        if !lapsed.is_empty() {
+            self.settler.push(lapsed);
+        }
         if taken.is_empty() {
             return Taken::Nothing;
         }
@@ -175,6 +179,17 @@ impl Session {
             self.room.notify_one();
         }
         Taken::Some(taken.into_iter().map(|waiting| Delivery::new(waiting.parts, self.clone())).collect())
+    }
+
+    /// Takes out what the source may have lost to another owner: it goes back to where it came from.
+    fn lapsed(&self, state: &mut State, taken: &mut Vec<Waiting>) -> Vec<Item> {
+        let (current, lapsed) =
+            std::mem::take(taken).into_iter().partition(|waiting| self.source.may_begin(waiting.parts.token));
+        *taken = current;
+        if taken.is_empty() && state.alone == Alone::Running {
+            self.end_isolation(state);
+        }
+        state.with_those_behind(lapsed).into_iter().map(Waiting::release).collect()
     }
 
     /// Settles deliveries and waits until that is durable; the first error, if any.

@@ -10,6 +10,8 @@ pub enum Ordered {
     No,
     /// Any process may run any key; the transport hands a key to one of them at a time.
     Keyed,
+    /// One process owns the subscription, or a partition of it, and runs its keys in parallel; others stand by.
+    Single,
 }
 
 /// What a transport can do. The engine refuses what is missing with `UNSUPPORTED`, and the testkit prints it.
@@ -26,6 +28,10 @@ pub struct Capabilities {
     pub ordered: Ordered,
     /// A settle by a consumer that has lost its lease or connection is refused.
     pub fenced_settle: bool,
+    /// What a consumer that has lost its lease or connection publishes for a delivery (retry, dead letter) is refused.
+    pub fenced_publish: bool,
+    /// An ordered subscription can be spread over several owners.
+    pub partitioned: bool,
     /// Longest delay of a retry or of a scheduled publish.
     pub max_delay: Duration,
     /// Largest body that can be configured, in bytes.
@@ -47,6 +53,8 @@ impl Capabilities {
             multi_process: false,
             ordered: Ordered::No,
             fenced_settle: false,
+            fenced_publish: false,
+            partitioned: false,
             max_delay: Duration::ZERO,
             max_payload: 1024 * 1024,
             reports_routing: false,

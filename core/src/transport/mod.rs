@@ -27,7 +27,7 @@ pub use capabilities::{Capabilities, Ordered};
 pub use dead_letters::{DeadLetters, StoredDeadLetter};
 pub use journal::{Journal, JournalEntry, JournalPlace, JournalQuery, JournalState, RememberedKey};
 pub use message::{Message, Receipt};
-pub use source::{Incoming, Settlement, Source, SourceHealth, Token};
+pub use source::{Incoming, OrderState, Settlement, Source, SourceHealth, Token};
 pub use spec::{DEFAULT_EXCHANGE, KeyOrder, OnDead, OnRetry, QueueType, SubscriptionSpec};
 
 use crate::Result;
@@ -114,11 +114,22 @@ pub struct SubscriptionInfo {
     pub oldest: Option<Timestamp>,
     /// Ordered subscriptions: keys that wait for the replay of their head, where the transport can tell.
     pub parked: Option<u64>,
+    /// Ordered subscriptions, where the transport can tell: who runs them, and what waits.
+    pub order: Option<OrderState>,
 }
 
 impl SubscriptionInfo {
     /// A subscription of this name with nothing in it.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), ready: 0, in_flight: None, dead: 0, consumers: None, oldest: None, parked: None }
+        Self {
+            name: name.into(),
+            ready: 0,
+            in_flight: None,
+            dead: 0,
+            consumers: None,
+            oldest: None,
+            parked: None,
+            order: None,
+        }
     }
 }

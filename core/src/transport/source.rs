@@ -91,6 +91,46 @@ pub struct SourceHealth {
     pub recoveries: u64,
     /// The error that ended the connection or consumer last.
     pub last_error: Option<String>,
+    /// Ordered subscriptions, where the transport knows: who runs them, and what waits.
+    pub order: Option<OrderState>,
+    /// Events that it has fetched and keeps until it is their turn.
+    pub held: usize,
+    /// The limit that keeps it from fetching, if it is at one.
+    pub limited_by: Option<&'static str>,
+}
+
+/// Who runs an ordered subscription, and what waits in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct OrderState {
+    /// Who runs it, or its partitions: host, process and connection. Seen from inside a process: its own only. Empty:
+    /// nobody.
+    pub owners: Vec<String>,
+    /// Partitions it has; 0: it is not divided.
+    pub partitions: u16,
+    /// Keys whose head waits for its retry, and which are held by the owner.
+    pub waiting_keys: u64,
+    /// Keys that are parked: their head waits for a long retry, or is dead.
+    pub parked_keys: u64,
+    /// Of those, the ones whose head is dead.
+    pub dead_keys: u64,
+    /// How long the head that has waited longest has done so, held or parked.
+    pub oldest_waiting: Option<Duration>,
+}
+
+impl OrderState {
+    /// Of two partitions, or two sources.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.owners.extend(other.owners);
+        self.owners.dedup();
+        self.partitions = self.partitions.max(other.partitions);
+        self.waiting_keys += other.waiting_keys;
+        self.parked_keys += other.parked_keys;
+        self.dead_keys += other.dead_keys;
+        self.oldest_waiting = self.oldest_waiting.max(other.oldest_waiting);
+        self
+    }
 }
 
 /// A stream of deliveries of one subscription.
@@ -111,6 +151,12 @@ pub trait Source: Send + Sync + 'static {
     /// `STALE_DELIVERY` and `CLOSED` end a delivery. Any other error leaves it ours: the engine settles it again.
     /// On a keyed subscription a key goes on once every delivery of it that was handed over is settled.
     async fn settle(&self, batch: Vec<(Token, Settlement)>) -> Vec<Result<()>>;
+
+    /// Whether an event that was handed over may still be begun with. Asked right before, on ordered subscriptions only;
+    /// `false`: it is released.
+    fn may_begin(&self, _token: Token) -> bool {
+        true
+    }
 
     /// Stops (`false`) or resumes (`true`) fetching. What was fetched and not handed over goes back.
     async fn set_flow(&self, open: bool) -> Result<()>;

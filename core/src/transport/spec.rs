@@ -8,6 +8,11 @@ use crate::{Error, ErrorKind, Result};
 /// Exchange that is used unless another one is named.
 pub const DEFAULT_EXCHANGE: &str = "domain-events";
 
+/// Longest `hold_max`.
+const LONGEST_HOLD_MAX: Duration = Duration::from_secs(5 * 60);
+/// Each partition has a connection of its own in every member.
+const MAX_PARTITIONS: u16 = 64;
+
 /// What the events of a key do while its head waits for a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -100,6 +105,12 @@ pub struct SubscriptionSpec {
     pub lease: Duration,
     /// Nothing is held unsettled in a buffer for longer.
     pub max_hold: Duration,
+    /// RabbitMQ, ordered: an event that is to be retried sooner waits with its key in the owner, a later one is parked.
+    pub hold_max: Duration,
+    /// RabbitMQ, ordered: most keys that are parked at a time.
+    pub max_parked: u32,
+    /// RabbitMQ, ordered: the keys are spread over so many owners.
+    pub partitions: Option<u16>,
 }
 
 impl SubscriptionSpec {
@@ -119,6 +130,9 @@ impl SubscriptionSpec {
             auto_delete: false,
             lease: Duration::from_secs(30),
             max_hold: Duration::from_secs(20 * 60),
+            hold_max: Duration::from_secs(60),
+            max_parked: 1000,
+            partitions: None,
         }
     }
 
@@ -143,6 +157,30 @@ impl SubscriptionSpec {
             return Err(Error::new(ErrorKind::InvalidOption, "events would go back before a handler can have them")
                 .field("max_hold", format!("{:?}", self.max_hold))
                 .remedy("use at least 100 ms; the default is 20 min"));
+        }
+        self.check_order()
+    }
+
+    /// Refuses what makes no sense for an ordered subscription.
+    fn check_order(&self) -> Result<()> {
+        let invalid = |message: &str, field, value: String, remedy: &str| {
+            Err(Error::new(ErrorKind::InvalidOption, message).field(field, value).remedy(remedy))
+        };
+        if self.hold_max > LONGEST_HOLD_MAX {
+            let value = format!("{:?}", self.hold_max);
+            return invalid("a key would be held longer than RabbitMQ allows", "hold_max", value, "use at most 5 min");
+        }
+        if self.max_parked == 0 {
+            return invalid("no key could be parked", "max_parked", "0".into(), "use 1 or more; the default is 1000");
+        }
+        if self.partitions.is_some_and(|count| !(1..=MAX_PARTITIONS).contains(&count)) {
+            let value = self.partitions.unwrap_or_default().to_string();
+            return invalid("that many partitions are not possible", "partitions", value, "use 1 to 64");
+        }
+        if self.partitions.is_some() && self.ordered.is_none() {
+            let value = self.partitions.unwrap_or_default().to_string();
+            let remedy = "ask for ordered, or leave partitions out: unordered subscriptions need none";
+            return invalid("only ordered subscriptions have partitions", "partitions", value, remedy);
         }
         Ok(())
     }

@@ -110,7 +110,8 @@ impl Session {
         let state = self.state.lock();
         let waiting = state.waiting();
         let limited_by = if state.alone == Alone::No {
-            (state.outstanding >= usize::from(self.spec.prefetch)).then_some("prefetch")
+            let full = state.outstanding >= usize::from(self.spec.prefetch);
+            source.limited_by.or(full.then_some("prefetch"))
         } else {
             Some("suspect")
         };
@@ -122,10 +123,11 @@ impl Session {
             paused: state.paused,
             draining: state.phase == Phase::Draining,
             in_flight: state.handed,
-            buffered: waiting,
+            buffered: waiting + source.held,
             recoveries,
             last_error: state.failure.as_ref().map(ToString::to_string).or(source.last_error),
             limited_by,
+            order: source.order,
         }
     }
 
@@ -146,6 +148,7 @@ impl Gauged for Session {
             buffered: health.buffered as u64,
             consuming: health.consuming.into(),
             recoveries: health.recoveries,
+            order: health.order,
         }
     }
 }

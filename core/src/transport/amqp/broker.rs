@@ -12,6 +12,7 @@ use super::connection::{Connector, Live, open};
 use super::dead_letters::{Context, MAX_PREFETCH, Walk};
 use super::error;
 use super::lattice::MAX_DELAY;
+use super::ordered::{OrderedSource, Survey, journal, survey};
 use super::outbound::Outbound;
 use super::publisher::Publisher;
 use super::source::AmqpSource;
@@ -22,18 +23,21 @@ use crate::event::Timestamp;
 use crate::host::Process;
 use crate::transport::spec::DEFAULT_EXCHANGE;
 use crate::transport::{
-    Capabilities, DeadLetters, Message, QueueType, Receipt, Source, SubscriptionInfo, SubscriptionSpec, Transport,
+    Capabilities, DeadLetters, Message, Ordered, QueueType, Receipt, Source, SubscriptionInfo, SubscriptionSpec,
+    Transport,
 };
 use crate::{Error, ErrorKind, Result};
 
 /// RabbitMQ 4 closes the channel for a larger body.
 const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 
+/// Queues of parked keys that are counted one by one.
+const MOST_COUNTED: usize = 100;
+
 /// With this, what is held longest is settled within the server's `consumer_timeout` of 30 minutes.
 const LONGEST_HOLD: Duration = Duration::from_secs(25 * 60);
 
 /// One virtual host of a RabbitMQ.
-#[derive(Debug)]
 pub(super) struct Broker {
     config: Arc<Config>,
     publish: Arc<Connector>,
@@ -41,9 +45,15 @@ pub(super) struct Broker {
     publisher: Arc<Publisher>,
     /// Subscriptions that this process has used, with the exchange of each.
     used: Mutex<BTreeMap<String, Arc<str>>>,
-    sources: Mutex<Vec<std::sync::Weak<AmqpSource>>>,
+    sources: Mutex<Vec<std::sync::Weak<dyn Source>>>,
     closed: AtomicBool,
     home: Process,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl Broker {
@@ -94,11 +104,27 @@ impl Broker {
         let mut info = SubscriptionInfo::new(name);
         info.ready = queue.message_count().into();
         info.consumers = Some(queue.consumer_count().into());
-        if let Some(dead) = declarer.look(&dead_letter_queue(name)).await? {
-            info.dead = dead.message_count().into();
+        let Some(dead) = declarer.look(&dead_letter_queue(name)).await? else { return Ok(Some(info)) };
+        info.dead = dead.message_count().into();
+        if declarer.look(&journal(name)).await?.is_some() {
+            self.count_ordered(&mut info, &declarer).await?;
             declarer.close().await;
         }
         Ok(Some(info))
+    }
+
+    /// Adds what an ordered subscription has elsewhere.
+    async fn count_ordered(&self, info: &mut SubscriptionInfo, declarer: &Declarer) -> Result<()> {
+        let Some(found) = survey(&self.consume, &info.name).await? else { return Ok(()) };
+        info.in_flight = Some(found.held);
+        for queue in found.key_queues.iter().take(MOST_COUNTED) {
+            // One that has gone meanwhile ends the channel, and with it the counting.
+            let Some(queue) = declarer.look(queue).await? else { break };
+            info.ready += u64::from(queue.message_count());
+        }
+        info.parked = Some(found.order.dead_keys);
+        info.order = Some(found.order);
+        Ok(())
     }
 }
 
@@ -135,7 +161,9 @@ impl Transport for Broker {
         let mut capabilities = Capabilities::new("amqp");
         capabilities.durable = true;
         capabilities.multi_process = true;
+        capabilities.ordered = Ordered::Single;
         capabilities.fenced_settle = true;
+        capabilities.fenced_publish = true;
         capabilities.max_delay = MAX_DELAY;
         capabilities.max_payload = MAX_PAYLOAD;
         capabilities.reports_routing = true;
@@ -157,11 +185,6 @@ impl Transport for Broker {
     async fn subscribe(&self, spec: &SubscriptionSpec) -> Result<Arc<dyn Source>> {
         self.check_open()?;
         spec.check()?;
-        if spec.ordered.is_some() {
-            return Err(Error::new(ErrorKind::Unsupported, "this transport does not keep order per key")
-                .field("ordered", true)
-                .remedy("subscribe without ordered, or use sqlite:"));
-        }
         if spec.max_hold > LONGEST_HOLD {
             tracing::warn!(
                 subscription = %spec.name,
@@ -174,8 +197,13 @@ impl Transport for Broker {
             QueueType::Classic => QueueType::Classic,
             QueueType::Quorum => spec.effective_queue_type(),
         };
-        let (consume, publisher) = (self.consume.clone(), self.publisher.clone());
-        let source = AmqpSource::open(spec.clone(), queue_type, self.config.queue_type, consume, publisher).await?;
+        let infrastructure = self.config.queue_type;
+        let source: Arc<dyn Source> = if spec.ordered.is_some() {
+            OrderedSource::open(spec, queue_type, infrastructure, &self.config, &self.consume).await?
+        } else {
+            let (consume, publisher) = (self.consume.clone(), self.publisher.clone());
+            AmqpSource::open(spec.clone(), queue_type, infrastructure, consume, publisher).await?
+        };
         self.used.lock().insert(spec.name.clone(), spec.exchange.as_str().into());
         let mut sources = self.sources.lock();
         sources.retain(|source| source.strong_count() > 0);
@@ -213,8 +241,17 @@ impl Transport for Broker {
         let declarer = Declarer::open(&self.consume).await?;
         let there = declarer.look(name).await?.is_some();
         let declarer = if there { declarer } else { Declarer::open(&self.consume).await? };
+        let ordered = declarer.look(&journal(name)).await?.is_some();
+        let declarer = if ordered { declarer } else { Declarer::open(&self.consume).await? };
+        let found = if ordered { survey(&self.consume, name).await?.unwrap_or_default() } else { Survey::default() };
         let deleted = async {
             declarer.delete_queue(name).await?;
+            if ordered {
+                declarer.delete_queue(&journal(name)).await?;
+            }
+            for queue in &found.key_queues {
+                declarer.delete_queue(queue).await?;
+            }
             declarer.delete_queue(&dead_letter_queue(name)).await?;
             declarer.delete_exchange(&dead_letter_exchange(name)).await?;
             declarer.delete_exchange(&format!("{name}-retry")).await

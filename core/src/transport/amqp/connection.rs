@@ -56,7 +56,7 @@ impl Live {
         answer_in_time(self.connection.create_channel(), "a channel").await
     }
 
-    async fn close(&self) {
+    pub(super) async fn close(&self) {
         if self.connected()
             && let Err(error) =
                 answer_in_time(self.connection.close(200, "closed".into()), "closing the connection").await

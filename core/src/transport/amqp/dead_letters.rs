@@ -17,12 +17,14 @@ use tokio::time::Instant;
 
 use super::barrier::acks_passed_on;
 use super::connection::{Connector, answer_in_time};
-use super::headers::{has_extra, incoming, name_of, timestamp};
+use super::headers::name_of;
+use super::ordered::{Action, command, identify};
 use super::outbound::{Destination, Outbound};
 use super::publisher::Publisher;
+use super::received::{Received, received};
 use super::source::{close_channel, stale};
 use super::topology::{CANCEL, Declarer, dead_letter_queue};
-use crate::event::{Payload, name};
+use crate::event::name;
 use crate::host::Process;
 use crate::settlement::reason;
 use crate::transport::{DeadLetters, Message, QueueType, StoredDeadLetter, Token};
@@ -51,6 +53,18 @@ pub(super) struct Context {
     pub(super) per_channel: u16,
 }
 
+/// Places in a batch, each with what is there.
+type Places<T> = Vec<(usize, T)>;
+
+/// A dead letter that is neither replayed nor discarded.
+struct Held {
+    extra: Option<Arc<BasicProperties>>,
+    /// It is the copy of a dead head that waits in this ordered queue, with its event's id and key.
+    parked: Option<Arc<str>>,
+    id: Arc<str>,
+    key: Option<Arc<str>>,
+}
+
 /// Dead letters, oldest first.
 pub(super) struct Walk {
     context: Context,
@@ -68,7 +82,7 @@ pub(super) struct Walk {
     /// Read from a channel that is full, and not handed over yet.
     surplus: VecDeque<StoredDeadLetter>,
     /// Deliveries that are neither replayed nor discarded, with what a foreign publisher had set.
-    held: HashMap<Token, Option<Arc<BasicProperties>>>,
+    held: HashMap<Token, Held>,
     can_replay: bool,
     /// Acks were sent while the queue had more than what is ours, so that a `get` could not tell that they arrived.
     unsure: AtomicBool,
@@ -148,26 +162,19 @@ impl Walk {
 
     fn read(&mut self, delivery: Delivery) -> StoredDeadLetter {
         let token = Token { id: delivery.delivery_tag, generation: self.channels.len() as u64 };
-        let extra = has_extra(&delivery.properties).then(|| Arc::new(delivery.properties.clone()));
-        self.held.insert(token, extra);
+        let routing_key = delivery.routing_key.as_str().into();
+        let Received { mut message, extra, notes } =
+            received(delivery, routing_key, &self.context.exchange, &self.name);
+        let parked: Option<Arc<str>> = message.headers.text(name::PARKED).map(Into::into);
+        if parked.is_some() {
+            identify(&mut message);
+        }
+        self.held.insert(token, Held { extra, parked, id: message.id.clone(), key: message.key.clone() });
         self.seen += 1;
         self.room = self.room.saturating_sub(1);
-        let (mut headers, notes) = incoming(&delivery.properties, &self.name);
-        if headers.get(name::DEAD_REASON).is_none() {
-            headers.set(name::DEAD_REASON, notes.death_reason.unwrap_or_else(|| reason::BROKER.to_owned()));
+        if message.headers.get(name::DEAD_REASON).is_none() {
+            message.headers.set(name::DEAD_REASON, notes.death_reason.unwrap_or_else(|| reason::BROKER.to_owned()));
         }
-        let message = Message {
-            exchange: self.context.exchange.clone(),
-            routing_key: delivery.routing_key.as_str().into(),
-            id: delivery.properties.message_id().as_ref().map_or_else(|| "".into(), |id| id.as_str().into()),
-            key: headers.text(name::KEY).map(Into::into),
-            timestamp: timestamp(&delivery.properties),
-            body: Payload::from(delivery.data),
-            headers,
-            deliver_at: None,
-            require_route: false,
-            deadline: None,
-        };
         StoredDeadLetter { token, message }
     }
 
@@ -257,6 +264,67 @@ impl Walk {
         Ok(())
     }
 
+    /// Lets the owner of the subscription replay or discard dead heads, which wait in their keys' queues, and then removes
+    /// the copies. One result each, in order.
+    async fn command(&mut self, batch: Vec<(Token, Message)>, action: Action) -> Vec<Result<()>> {
+        let mut results = Vec::with_capacity(batch.len());
+        let mut tokens = Vec::with_capacity(batch.len());
+        let mut commands = Vec::with_capacity(batch.len());
+        for (token, message) in batch {
+            let held = self.held.get(&token).and_then(|held| held.parked.clone());
+            let command = match (held, message.key) {
+                (Some(queue), Some(key)) => command(&queue, &key, &message.id, action, message.headers),
+                _ => Err(stale()),
+            };
+            match command {
+                Ok(command) => {
+                    results.push(Ok(()));
+                    tokens.push(token);
+                    commands.push(command);
+                }
+                Err(error) => results.push(Err(error)),
+            }
+        }
+        let deadline = Instant::now() + REPLAY_TIMEOUT;
+        let written = self
+            .context
+            .publisher
+            .publish(commands, |command, reply| Ok(Outbound { deadline: Some(deadline), ..command(reply) }));
+        let mut removable = Vec::with_capacity(tokens.len());
+        let mut outcomes = Vec::with_capacity(tokens.len());
+        for (token, outcome) in tokens.into_iter().zip(written.await) {
+            outcomes.push(match outcome {
+                Ok(Some(false)) => {
+                    Err(Error::new(ErrorKind::Rejected, "the subscription whose key waits for the event is gone")
+                        .field("subscription", &self.name)
+                        .remedy("subscribe again, then replay"))
+                }
+                Ok(_) => {
+                    removable.push(token);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            });
+        }
+        let mut removed = self.remove(&removable).await.into_iter();
+        let mut outcomes =
+            outcomes.into_iter().map(|outcome| outcome.and_then(|()| removed.next().unwrap_or_else(|| Err(stale()))));
+        for result in &mut results {
+            if result.is_ok() {
+                *result = outcomes.next().unwrap_or_else(|| Err(stale()));
+            }
+        }
+        results
+    }
+
+    /// The place of each delivery in a batch, those of dead heads apart from the others.
+    fn split<T>(&self, batch: Vec<T>, token: impl Fn(&T) -> Token) -> (Places<T>, Places<T>) {
+        batch
+            .into_iter()
+            .enumerate()
+            .partition(|(_, one)| self.held.get(&token(one)).is_some_and(|held| held.parked.is_some()))
+    }
+
     /// Lets replayed events into the subscription's queue, also where only the peer has declared it.
     async fn prepare_replay(&mut self) -> Result<()> {
         if !self.can_replay {
@@ -269,6 +337,62 @@ impl Walk {
             self.can_replay = true;
         }
         Ok(())
+    }
+
+    /// Publishes dead letters into the subscription's queue, and then removes them. One result each, in order.
+    async fn put_back(&mut self, batch: Vec<(Token, Message)>) -> Vec<Result<()>> {
+        let mut results: Vec<Result<()>> = std::iter::repeat_with(|| Ok(())).take(batch.len()).collect();
+        if let Err(error) = self.prepare_replay().await {
+            results.fill_with(|| Err(error.duplicate()));
+            return results;
+        }
+        let deadline = Instant::now() + REPLAY_TIMEOUT;
+        let name = self.name.clone();
+        let tokens: Vec<Token> = batch.iter().map(|(token, _)| *token).collect();
+        let mut indexes = Vec::with_capacity(batch.len());
+        let mut publishable = Vec::with_capacity(batch.len());
+        for (at, (token, message)) in batch.into_iter().enumerate() {
+            match self.held.get(&token) {
+                Some(held) => {
+                    indexes.push(at);
+                    publishable.push((message, held.extra.clone()));
+                }
+                None => results[at] = Err(stale()),
+            }
+        }
+        let publishing = self.context.publisher.publish(publishable, |(message, extra), reply| {
+            let mut out =
+                Outbound::event(Message { deadline: Some(deadline.into_std()), deliver_at: None, ..message }, reply);
+            out.extra = extra;
+            out.to = Destination::Subscription(name.clone());
+            out.fit();
+            Ok(out)
+        });
+        let mut written = Vec::with_capacity(indexes.len());
+        for (at, outcome) in indexes.into_iter().zip(publishing.await) {
+            match outcome {
+                Ok(Some(false)) => {
+                    results[at] =
+                        Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
+                            .field("subscription", &self.name)
+                            .remedy("subscribe again, then replay"));
+                }
+                Ok(_) => written.push(at),
+                Err(error) => results[at] = Err(error),
+            }
+        }
+        let removed = self.remove(&written.iter().map(|at| tokens[*at]).collect::<Vec<_>>()).await;
+        for (at, result) in written.into_iter().zip(removed) {
+            results[at] = result;
+        }
+        results
+    }
+}
+
+/// Results in the places of a batch that they belong to.
+fn put(results: &mut [Result<()>], places: Vec<usize>, found: Vec<Result<()>>) {
+    for (place, result) in places.into_iter().zip(found) {
+        results[place] = result;
     }
 }
 
@@ -311,53 +435,19 @@ impl DeadLetters for Walk {
     }
 
     async fn replay(&mut self, batch: Vec<(Token, Message)>) -> Vec<Result<()>> {
-        let mut results: Vec<Result<()>> = std::iter::repeat_with(|| Ok(())).take(batch.len()).collect();
-        let prepared = match self.home.check() {
-            Ok(()) => self.prepare_replay().await,
-            forked => forked,
-        };
-        if let Err(error) = prepared {
-            results.fill_with(|| Err(error.duplicate()));
-            return results;
+        if let Err(error) = self.home.check() {
+            return batch.iter().map(|_| Err(error.duplicate())).collect();
         }
-        let deadline = Instant::now() + REPLAY_TIMEOUT;
-        let name = self.name.clone();
-        let tokens: Vec<Token> = batch.iter().map(|(token, _)| *token).collect();
-        let mut indexes = Vec::with_capacity(batch.len());
-        let mut publishable = Vec::with_capacity(batch.len());
-        for (at, (token, message)) in batch.into_iter().enumerate() {
-            match self.held.get(&token) {
-                Some(extra) => {
-                    indexes.push(at);
-                    publishable.push((message, extra.clone()));
-                }
-                None => results[at] = Err(stale()),
-            }
+        let count = batch.len();
+        let (heads, others) = self.split(batch, |(token, _)| *token);
+        let (head_places, heads): (Vec<_>, Vec<_>) = heads.into_iter().unzip();
+        let (places, others): (Vec<_>, Vec<_>) = others.into_iter().unzip();
+        let mut results: Vec<Result<()>> = std::iter::repeat_with(|| Err(stale())).take(count).collect();
+        if !others.is_empty() {
+            put(&mut results, places, self.put_back(others).await);
         }
-        let publishing = self.context.publisher.publish(publishable, |(message, extra), reply| {
-            let mut out =
-                Outbound::event(Message { deadline: Some(deadline.into_std()), deliver_at: None, ..message }, reply);
-            out.extra = extra;
-            out.to = Destination::Subscription(name.clone());
-            out.fit();
-            Ok(out)
-        });
-        let mut written = Vec::with_capacity(indexes.len());
-        for (at, outcome) in indexes.into_iter().zip(publishing.await) {
-            match outcome {
-                Ok(Some(false)) => {
-                    results[at] =
-                        Err(Error::new(ErrorKind::Rejected, "the broker has no queue for the replayed event")
-                            .field("subscription", &self.name)
-                            .remedy("subscribe again, then replay"));
-                }
-                Ok(_) => written.push(at),
-                Err(error) => results[at] = Err(error),
-            }
-        }
-        let removed = self.remove(&written.iter().map(|at| tokens[*at]).collect::<Vec<_>>()).await;
-        for (at, result) in written.into_iter().zip(removed) {
-            results[at] = result;
+        if !heads.is_empty() {
+            put(&mut results, head_places, self.command(heads, Action::Replay).await);
         }
         results
     }
@@ -366,7 +456,22 @@ impl DeadLetters for Walk {
         if let Err(error) = self.home.check() {
             return batch.iter().map(|_| Err(error.duplicate())).collect();
         }
-        self.remove(&batch).await
+        let count = batch.len();
+        let (heads, others) = self.split(batch, |token| *token);
+        let (places, others): (Vec<_>, Vec<_>) = others.into_iter().unzip();
+        let mut results: Vec<Result<()>> = std::iter::repeat_with(|| Err(stale())).take(count).collect();
+        let (mut head_places, mut commands) = (Vec::new(), Vec::new());
+        for (place, token) in heads {
+            if let Some(held) = self.held.get(&token) {
+                head_places.push(place);
+                commands.push((token, Message::new("", held.id.clone(), Vec::new()).with_key(held.key.clone())));
+            }
+        }
+        if !commands.is_empty() {
+            put(&mut results, head_places, self.command(commands, Action::Discard).await);
+        }
+        put(&mut results, places, self.remove(&others).await);
+        results
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {

@@ -124,7 +124,7 @@ pub(super) fn from_table(table: &FieldTable, subscription: &str) -> (Headers, Br
                 DEATHS => read_deaths(value, subscription, &mut notes),
                 _ => {}
             }
-        } else if name != name::TO && !name.starts_with(name::DELAY_PREFIX) {
+        } else if name != name::TO && name != name::ROUTING_KEY && !name.starts_with(name::DELAY_PREFIX) {
             headers.set(name, from_value(value, MAX_DEPTH));
         }
     }

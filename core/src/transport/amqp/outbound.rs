@@ -34,6 +34,8 @@ pub(super) enum Destination {
     Subscription(Arc<str>),
     /// The dead letters of a subscription.
     DeadLetters(Arc<str>),
+    /// The queue that the routing key names.
+    Queue,
 }
 
 /// What must have been declared before a message can be published.
@@ -133,6 +135,7 @@ impl Outbound {
                 (short(exchange, "exchange")?, None, Needs::Exchange(exchange.clone()))
             }
             (None, Destination::Subscription(name)) => (name_of(DELIVER), Some(steer_to(name)), Needs::Nothing),
+            (None, Destination::Queue) => (ShortString::default(), None, Needs::Nothing),
             (None, Destination::DeadLetters(name)) => (name_of(dead_letter_exchange(name)), None, Needs::Nothing),
         };
         Ok(Frame {

@@ -18,7 +18,7 @@ impl AmqpSource {
     /// Declares the subscription with all that belongs to it.
     pub(super) async fn declare(&self) -> Result<()> {
         let declarer = Declarer::open(&self.connector).await?;
-        let result = declarer.subscription(&self.spec, self.queue_type, self.infrastructure).await;
+        let result = declarer.subscription(&self.spec, self.queue_type, self.infrastructure, false).await;
         declarer.close_after(result).await
     }
 

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::barrier::acks_passed_on;
 use super::connection::{Connector, Live, answer_in_time};
-use super::headers::{has_extra, incoming, timestamp};
 use super::publisher::Publisher;
+use super::received::{Received, received};
 use super::topology::CANCEL;
 use super::unsettled::{Kept, Unsettled};
-use crate::event::{Payload, name};
+use crate::event::name;
 use crate::host::Process;
 use crate::settlement::{is_suspect, put_back};
 use crate::transport::{Incoming, Message, QueueType, Settlement, Source, SourceHealth, SubscriptionSpec, Token};
@@ -217,24 +217,9 @@ impl AmqpSource {
         if **last_key != *delivery.routing_key.as_str() {
             *last_key = delivery.routing_key.as_str().into();
         }
-        let (headers, notes) = incoming(&delivery.properties, &self.name);
-        let id: Arc<str> = delivery.properties.message_id().as_ref().map_or_else(|| "".into(), |id| id.as_str().into());
-        let extra = has_extra(&delivery.properties).then(|| Arc::new(delivery.properties.clone()));
-        let timestamp = timestamp(&delivery.properties);
-        let body = Payload::from(delivery.data);
-        let kept = Kept { routing_key: last_key.clone(), id: id.clone(), timestamp, body: body.clone(), extra };
-        let message = Message {
-            exchange: self.exchange.clone(),
-            routing_key: last_key.clone(),
-            id,
-            key: headers.text(name::KEY).map(Into::into),
-            timestamp,
-            body,
-            headers,
-            deliver_at: None,
-            require_route: false,
-            deadline: None,
-        };
+        let Received { message, extra, notes } = received(delivery, last_key.clone(), &self.exchange, &self.name);
+        let (routing_key, id) = (last_key.clone(), message.id.clone());
+        let kept = Kept { routing_key, id, timestamp: message.timestamp, body: message.body.clone(), extra };
         (kept, message, notes.delivery_count)
     }
 
@@ -334,6 +319,7 @@ impl Source for AmqpSource {
             consuming: alive && self.consuming.load(Ordering::Acquire),
             recoveries: troubles.recoveries,
             last_error: troubles.last_error.clone(),
+            ..SourceHealth::default()
         }
     }
 

@@ -8,7 +8,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind, Queue};
 
-use super::connection::{Connector, answer_in_time};
+use super::connection::{Connector, Live, answer_in_time};
 use super::error;
 use super::headers::{int, name_of, text};
 use super::lattice;
@@ -19,6 +19,9 @@ use crate::transport::{QueueType, SubscriptionSpec};
 /// Returns that a quorum queue takes before it drops a message: never absent (4.x would drop after 20), never 0 or -1
 /// (3.10 drops at the first return).
 const DELIVERY_LIMIT: i64 = 1_000_000;
+
+/// Argument of queues that one consumer at a time gets events from.
+pub(super) const SINGLE_ACTIVE: &str = "x-single-active-consumer";
 
 /// Exchange that brings events to one subscription, or to an exchange when their delay is over.
 pub(super) const DELIVER: &str = "tidings-deliver";
@@ -93,6 +96,11 @@ impl Declarer {
         Ok(Self { channel: connector.channel().await?.0 })
     }
 
+    /// Opens the channel on this very connection.
+    pub(super) async fn on(live: &Live) -> Result<Self> {
+        Ok(Self { channel: live.channel().await? })
+    }
+
     pub(super) async fn close(self) {
         if let Err(error) = answer_in_time(self.channel.close(200, "done".into()), "closing a channel").await {
             tracing::debug!(%error, "a channel for declarations did not close in order");
@@ -139,6 +147,13 @@ impl Declarer {
         let options = ExchangeBindOptions::default();
         let bound = self.channel.exchange_bind(name_of(to), name_of(from), name_of(""), options, arguments);
         answer_in_time(bound, &what).await
+    }
+
+    /// A queue of an ordered subscription: one consumer at a time has it, and the next one gets everything back in order.
+    pub(super) async fn single_active(&self, name: &str, queue_type: QueueType) -> Result<()> {
+        let mut arguments = safe_arguments(queue_type);
+        arguments.insert(name_of(SINGLE_ACTIVE), AMQPValue::Boolean(true));
+        self.durable_queue(name, arguments).await.map(|_| ())
     }
 
     /// The queue as it is; `None` if there is none, after which this channel is closed.
@@ -217,12 +232,14 @@ impl Declarer {
         self.bind_exchange(&below, &here, bit(0)).await
     }
 
-    /// Everything that a subscription needs, and nothing that it has no binding for.
+    /// Everything that a subscription needs, and nothing that it has no binding for. `single_active`: its queue has one
+    /// consumer at a time.
     pub(super) async fn subscription(
         &self,
         spec: &SubscriptionSpec,
         queue_type: QueueType,
         infrastructure: QueueType,
+        single_active: bool,
     ) -> Result<()> {
         let (name, dlx, dl) = (spec.name.as_str(), dead_letter_exchange(&spec.name), dead_letter_queue(&spec.name));
         self.topic(&spec.exchange).await?;
@@ -234,7 +251,10 @@ impl Declarer {
             self.durable_queue(&dl, safe_arguments(queue_type)).await?;
             self.bind(&dl, &dlx, "#", FieldTable::default()).await?;
         }
-        let queue = queue_arguments(spec, queue_type);
+        let mut queue = queue_arguments(spec, queue_type);
+        if single_active {
+            queue.insert(name_of(SINGLE_ACTIVE), AMQPValue::Boolean(true));
+        }
         let options = QueueDeclareOptions {
             durable: spec.durable,
             exclusive: spec.exclusive,

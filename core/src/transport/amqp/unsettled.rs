@@ -26,30 +26,30 @@ const ACKS_PASSED_ON: u32 = 24;
 /// After this time without another ack the queue has all of them.
 const ACKS_SETTLE: Duration = Duration::from_secs(5);
 
-enum Slot {
-    Open(Kept),
+enum Slot<K> {
+    Open(K),
     /// Its next place is being written.
-    Busy(Kept),
+    Busy(K),
     Settled,
 }
 
 /// Delivery tags count up from 1 on a channel; the slots are those from the oldest unsettled one on.
-pub(super) struct Unsettled {
+pub(super) struct Unsettled<K = Kept> {
     /// Tag of the first slot.
     first: u64,
-    slots: VecDeque<Slot>,
+    slots: VecDeque<Slot<K>>,
     /// Acks that were sent, the last of them less than [`ACKS_SETTLE`] after the one before, and when that was.
     acks: u32,
     last_ack: Option<Instant>,
 }
 
-impl Unsettled {
+impl<K: Clone> Unsettled<K> {
     pub(super) fn new() -> Self {
         Self { first: 1, slots: VecDeque::new(), acks: 0, last_ack: None }
     }
 
     /// Notes a delivery.
-    pub(super) fn push(&mut self, tag: u64, kept: Kept) {
+    pub(super) fn push(&mut self, tag: u64, kept: K) {
         let at = usize::try_from(tag.saturating_sub(self.first)).unwrap_or(usize::MAX);
         while self.slots.len() < at {
             self.slots.push_back(Slot::Settled);
@@ -59,7 +59,7 @@ impl Unsettled {
         }
     }
 
-    fn slot(&mut self, tag: u64) -> Option<&mut Slot> {
+    fn slot(&mut self, tag: u64) -> Option<&mut Slot<K>> {
         let at = usize::try_from(tag.checked_sub(self.first)?).ok()?;
         self.slots.get_mut(at)
     }
@@ -70,7 +70,7 @@ impl Unsettled {
     }
 
     /// Takes a delivery aside while its next place is written.
-    pub(super) fn begin(&mut self, tag: u64) -> Option<Kept> {
+    pub(super) fn begin(&mut self, tag: u64) -> Option<K> {
         let slot = self.slot(tag)?;
         let Slot::Open(kept) = slot else { return None };
         let kept = kept.clone();
@@ -156,7 +156,8 @@ impl Unsettled {
     }
 }
 
-fn send_ack(channel: &Channel, tag: u64, multiple: bool) -> bool {
+/// Acks one delivery, or all up to it. `false`: the channel is gone.
+pub(super) fn send_ack(channel: &Channel, tag: u64, multiple: bool) -> bool {
     hand_over(channel.basic_ack(tag, BasicAckOptions { multiple }))
 }
 

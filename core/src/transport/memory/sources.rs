@@ -160,6 +160,7 @@ impl State {
             consuming: connected && source.flow && !source.stopped && self.subscriptions.contains_key(name),
             recoveries: source.recoveries,
             last_error: source.last_error.clone(),
+            ..SourceHealth::default()
         }
     }
 

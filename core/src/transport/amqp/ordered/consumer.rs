@@ -1,0 +1,96 @@
+//! A consumer that is never cancelled.
+//!
+//! lapin cancels a consumer that is dropped, and `basic.cancel` with events unacked lets the next one start behind them.
+//! Here a consumer ends with its channel, or with its connection.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use lapin::message::Delivery;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use parking_lot::Mutex;
+
+use super::super::connection::{Live, answer_in_time};
+use super::super::headers::name_of;
+use crate::Result;
+
+/// Consumers of a connection that nobody reads any more, kept until it is closed.
+pub(super) struct Kept {
+    live: Arc<Live>,
+    consumers: Mutex<Vec<(Channel, Consumer)>>,
+}
+
+impl Kept {
+    pub(super) fn new(live: Arc<Live>) -> Arc<Self> {
+        Arc::new(Self { live, consumers: Mutex::default() })
+    }
+
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    fn keep(&self, channel: Channel, consumer: Consumer) {
+        let mut consumers = self.consumers.lock();
+        // Those of closed channels have nothing left to cancel.
+        consumers.retain(|(channel, _)| channel.status().connected());
+        consumers.push((channel, consumer));
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if self.live.connected() {
+            // The task was ended from outside. The server sees the connection go, which is what is wanted.
+            std::mem::forget(std::mem::take(&mut *self.consumers.lock()));
+        }
+    }
+}
+
+/// What a queue delivers, each with the number of the consumer.
+pub(super) struct Deliveries {
+    number: u64,
+    channel: Channel,
+    consumer: Option<Consumer>,
+    kept: Arc<Kept>,
+}
+
+impl Deliveries {
+    /// Consumes from `queue`, at most `prefetch` unacked.
+    pub(super) async fn open(
+        channel: &Channel,
+        kept: &Arc<Kept>,
+        queue: &str,
+        number: u64,
+        prefetch: u16,
+        exclusive: bool,
+    ) -> Result<Self> {
+        answer_in_time(channel.basic_qos(prefetch, BasicQosOptions::default()), "the prefetch").await?;
+        let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
+        let tag = name_of(format!("tidings-ordered-{number}"));
+        let asked = channel.basic_consume(name_of(queue), tag, options, FieldTable::default());
+        let consumer = answer_in_time(asked, &format!("consuming from queue {queue}")).await?;
+        Ok(Self { number, channel: channel.clone(), consumer: Some(consumer), kept: kept.clone() })
+    }
+}
+
+impl Stream for Deliveries {
+    type Item = (u64, lapin::Result<Delivery>);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let number = self.number;
+        let Some(consumer) = self.consumer.as_mut() else { return Poll::Ready(None) };
+        Pin::new(consumer).poll_next(cx).map(|item| item.map(|delivery| (number, delivery)))
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        if let Some(consumer) = self.consumer.take() {
+            self.kept.keep(self.channel.clone(), consumer);
+        }
+    }
+}

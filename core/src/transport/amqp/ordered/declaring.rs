@@ -1,0 +1,67 @@
+//! What an ordered subscription has on the broker.
+
+use super::super::connection::{Connector, Live};
+use super::super::topology::{Declarer, SINGLE_ACTIVE};
+use super::names;
+use super::shared::Shared;
+use crate::Result;
+use crate::transport::{QueueType, SubscriptionSpec};
+
+/// The connection to declare on.
+#[derive(Clone, Copy)]
+pub(super) enum On<'a> {
+    Connector(&'a Connector),
+    Live(&'a Live),
+}
+
+impl On<'_> {
+    pub(super) async fn declarer(self) -> Result<Declarer> {
+        match self {
+            Self::Connector(connector) => Declarer::open(connector).await,
+            Self::Live(live) => Declarer::on(live).await,
+        }
+    }
+}
+
+/// Declares the queue of a member and its journal. Whether one consumer at a time is what the queue itself ensures.
+pub(super) async fn declare(on: On<'_>, shared: &Shared) -> Result<bool> {
+    let single_active = if shared.queue == shared.name {
+        subscription(on, &shared.spec, shared.queue_type, shared.infrastructure).await?
+    } else {
+        single(on, &shared.queue, shared.queue_type).await?;
+        true
+    };
+    single(on, &names::journal(&shared.queue), shared.queue_type).await?;
+    Ok(single_active)
+}
+
+/// Declares the subscription's queue with all that belongs to it. `false`: it is a classic queue that somebody else has
+/// declared, or declares alike, and is to be consumed exclusively.
+pub(super) async fn subscription(
+    on: On<'_>,
+    spec: &SubscriptionSpec,
+    queue_type: QueueType,
+    infrastructure: QueueType,
+) -> Result<bool> {
+    let declare = async |single_active| {
+        let declarer = on.declarer().await?;
+        let made = declarer.subscription(spec, queue_type, infrastructure, single_active).await;
+        declarer.close_after(made).await
+    };
+    if spec.compat {
+        return declare(false).await.map(|()| false);
+    }
+    match declare(true).await {
+        Err(error) if queue_type == QueueType::Classic && error.field_value() == Some(SINGLE_ACTIVE) => {
+            declare(false).await.map(|()| false)
+        }
+        declared => declared.map(|()| true),
+    }
+}
+
+/// Declares a queue that one consumer at a time has.
+pub(super) async fn single(on: On<'_>, queue: &str, queue_type: QueueType) -> Result<()> {
+    let declarer = on.declarer().await?;
+    let made = declarer.single_active(queue, queue_type).await;
+    declarer.close_after(made).await
+}

@@ -1,0 +1,32 @@
+//! Ordered subscriptions: the events of a key in order, one at a time, with any number of processes.
+//!
+//! ```text
+//!                        ┌─ member (stands by)
+//!  <name>-order ─ token ─┤
+//!   journal: records     └─ owner ◄─ <name> ── keys ── next / settle ── session
+//!                              │                 │ a head waits long, or is dead
+//!                              └── <name>-key-… ◄┘ parked
+//! ```
+//!
+//! `member` joins, stands by, loads the journal and hands over; `owner` is the loop of the one that owns; `keys` says
+//! whose turn it is; `journal` keeps the records; `settling` and `parking` write down what becomes of a head.
+
+mod consumer;
+mod declaring;
+mod event;
+mod journal;
+mod keys;
+mod member;
+mod names;
+mod owner;
+mod parking;
+mod settling;
+mod shared;
+mod source;
+mod survey;
+
+pub(super) use event::identify;
+pub(super) use journal::Action;
+pub(super) use names::journal;
+pub(super) use source::OrderedSource;
+pub(super) use survey::{Survey, command, survey};

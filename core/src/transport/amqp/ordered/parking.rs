@@ -1,0 +1,374 @@
+//! Keys that wait long get a queue of their own, and come back from it in order.
+//!
+//! ```text
+//! Moving ─► record confirmed ─► Resting ─► due ─► Opening ─► Open ─► nothing left ─► Ending ─► marker ─► Ended ─► Leaving
+//!           events follow          ▲                          │  the head is to be retried, or dead          queue, record
+//!                                  └──────────────────────────┘                                              deleted
+//! ```
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use lapin::Channel;
+use lapin::message::Delivery;
+
+use super::super::outbound::Outbound;
+use super::super::source::close_channel;
+use super::super::topology::Declarer;
+use super::super::unsettled::send_ack;
+use super::consumer::{Deliveries, Kept};
+use super::event::{Event, Item, marker};
+use super::journal::{Action, Record, Waits};
+use super::keys::{Head, Key, KeyId, Parked, Stage};
+use super::names::key_queue;
+use super::owner::{Owner, confirmed, gone, lost};
+use super::settling::{Answer, tell};
+use crate::Result;
+use crate::event::{Headers, Timestamp};
+
+/// Events of a parked key that are fetched at a time.
+const PREFETCH: u16 = 16;
+/// Parked keys that are handled at a time: each has a channel.
+const MAX_OPEN: usize = 128;
+
+impl Parked {
+    pub(super) fn new(stage: Stage) -> Self {
+        Self { stage, opened: 0, fifo: VecDeque::new(), returned: HashSet::new() }
+    }
+}
+
+impl Owner {
+    fn queue_of(&self, id: &KeyId) -> String {
+        key_queue(&self.shared.queue, id.name())
+    }
+
+    /// Does something with a key that is there.
+    fn with<T>(&self, id: &KeyId, change: impl FnOnce(&mut Key) -> T) -> Option<T> {
+        self.shared.keys.lock().all.get_mut(id).map(change)
+    }
+
+    /// Moves a key into a queue of its own: first its queue, then its record, then its events, each confirmed.
+    pub(super) fn park(&mut self, id: KeyId, record: Record, reply: Option<Answer>) {
+        self.with(&id, |key| {
+            key.head = Head::Busy;
+            key.parked = Some(Parked::new(Stage::Moving));
+        });
+        let queue = self.queue_of(&id);
+        let (live, queue_type) = (self.live.clone(), self.shared.queue_type);
+        let declaring = async move {
+            let declarer = Declarer::on(&live).await?;
+            let made = declarer.single_active(&queue, queue_type).await;
+            declarer.close_after(made).await
+        };
+        self.when(declaring, move |owner, declared| {
+            declared?;
+            let of = id.clone();
+            owner.record(&id, record, move |owner| {
+                if let Some(reply) = reply {
+                    tell(reply, Ok(()));
+                }
+                let events = owner.with(&of, |key| {
+                    key.head = Head::Idle;
+                    if let Some(parked) = &mut key.parked {
+                        parked.stage = Stage::Resting;
+                    }
+                    std::mem::take(&mut key.fifo)
+                });
+                for event in events.into_iter().flatten() {
+                    owner.divert(&of, event)?;
+                }
+                owner.wait_for(&of);
+                Ok(())
+            })
+        });
+    }
+
+    /// Parks a key without a change to what is known of its head.
+    pub(super) fn park_as_it_is(&mut self, id: KeyId) {
+        let now = Timestamp::now();
+        let record = self.with(&id, |key| {
+            let old = key.record.clone();
+            let front = key.front()?;
+            let (head, headers) = (front.message.id.clone(), front.message.headers.clone());
+            Some(match old.filter(|record| record.id == head) {
+                Some(record) => Record { state: Waits::Parked, ..record },
+                None => {
+                    Record { id: head, state: Waits::Parked, due: now, since: now, crashes: 0, skip: false, headers }
+                }
+            })
+        });
+        if let Some(record) = record.flatten() {
+            self.park(id, record, None);
+        }
+    }
+
+    /// Parks a key whose head is unacked for too long, if there is room.
+    pub(super) fn park_aged(&mut self, id: &KeyId) {
+        if self.may_park() {
+            self.park_as_it_is(id.clone());
+            return;
+        }
+        let mut keys = self.shared.keys.lock();
+        if let Some(front) = keys.all.get_mut(id).and_then(Key::front) {
+            front.since = tokio::time::Instant::now();
+        }
+        if let Some(key) = keys.all.get_mut(id).filter(|key| key.head == Head::Busy) {
+            key.head = Head::Idle;
+        }
+        keys.consider(id);
+    }
+
+    /// Puts an event behind the others of its parked key. It is acked where it was once it is there.
+    pub(super) fn divert(&mut self, id: &KeyId, event: Event) -> Result<()> {
+        let (queue, tag) = (self.queue_of(id), event.tag);
+        self.publish(vec![Box::new(move |reply| event.outbound(&queue, reply))], move |owner, outcomes| {
+            confirmed(&outcomes)?;
+            owner.shared.keys.lock().ack(&[tag]);
+            Ok(())
+        })
+    }
+
+    /// A parked key rests until its head is due, or for ever if that is dead.
+    fn wait_for(&self, id: &KeyId) {
+        let due = self.with(id, |key| key.record.as_ref().map(|record| (record.state, record.due)));
+        match due.flatten() {
+            Some((Waits::Dead, _)) => {}
+            Some((_, due)) => self.wake_when_due(id, due),
+            None => self.wake_when_due(id, Timestamp::now()),
+        }
+    }
+
+    /// A parked key is due: its queue is opened, now or when another one is done.
+    pub(super) fn resume(&mut self, id: KeyId) {
+        if !self
+            .with(&id, |key| key.parked.as_ref().is_some_and(|p| matches!(p.stage, Stage::Resting)))
+            .unwrap_or(false)
+        {
+            return;
+        }
+        if self.open.len() >= MAX_OPEN {
+            if !self.due.contains(&id) {
+                self.due.push_back(id);
+            }
+            return;
+        }
+        self.opened += 1;
+        let number = self.opened;
+        self.open.insert(number, id.clone());
+        self.with(&id, |key| {
+            if let Some(parked) = &mut key.parked {
+                (parked.stage, parked.opened) = (Stage::Opening, number);
+            }
+        });
+        let (queue, live) = (self.queue_of(&id), self.live.clone());
+        let (queue_type, kept) = (self.shared.queue_type, self.kept.clone());
+        let opening = async move { open(&live, &kept, &queue, number, queue_type).await };
+        self.when(opening, move |owner, opened| {
+            let (channel, deliveries) = opened?;
+            owner.key_queues.push(deliveries);
+            owner.with(&id, |key| {
+                if let Some(parked) = &mut key.parked {
+                    parked.stage = Stage::Open(channel);
+                }
+            });
+            // What the queue has comes before the marker that asks whether that was all.
+            owner.shared.keys.lock().consider(&id);
+            Ok(())
+        });
+    }
+
+    /// A delivery from the queue of a parked key.
+    pub(super) fn taken_from_key_queue(&mut self, item: (u64, lapin::Result<Delivery>)) -> Result<()> {
+        let (number, delivery) = item;
+        // Closed by us: it is back in its place.
+        let Some(id) = self.open.get(&number).cloned() else { return Ok(()) };
+        let delivery = delivery.map_err(|e| lost(&e))?;
+        let item = Event::read(delivery, &self.shared.exchange, &self.shared.name);
+        let mut keys = self.shared.keys.lock();
+        let Some(key) = keys.all.get_mut(&id) else { return Ok(()) };
+        let Some(parked) = &mut key.parked else { return Ok(()) };
+        match item {
+            Item::Event(mut event) => {
+                event.uncounted &= !parked.returned.remove(&event.message.id);
+                parked.fifo.push_back(event);
+            }
+            Item::Marker(mark, tag) => {
+                if let Some(channel) = parked.stage.channel() {
+                    send_ack(channel, tag, false);
+                }
+                if let Stage::Ending { channel, marker } = &parked.stage
+                    && *marker == mark
+                {
+                    parked.stage = Stage::Ended(channel.clone());
+                }
+            }
+        }
+        keys.consider(&id);
+        drop(keys);
+        self.shared.ready.notify_one();
+        Ok(())
+    }
+
+    /// Nothing is in hand of a parked key: a marker finds out whether its queue is empty, and one that came says it is.
+    pub(super) fn drained(&mut self, id: &KeyId) -> Result<()> {
+        let mark = crate::event::new_id();
+        let ended = self.with(id, |key| {
+            let idle = key.head == Head::Idle && key.current().is_some_and(|fifo| fifo.is_empty());
+            let parked = key.parked.as_mut().filter(|_| idle)?;
+            match &parked.stage {
+                Stage::Open(channel) => {
+                    parked.stage = Stage::Ending { channel: channel.clone(), marker: mark.to_string() };
+                    Some(false)
+                }
+                Stage::Ended(_) => Some(true),
+                _ => None,
+            }
+        });
+        match ended.flatten() {
+            Some(true) => {
+                self.leave(id.clone());
+                Ok(())
+            }
+            Some(false) => {
+                let queue = self.queue_of(id);
+                let make = move |reply| -> Outbound { marker(&queue, &mark, reply) };
+                self.publish(vec![Box::new(make)], |_, outcomes| confirmed(&outcomes))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The key is no longer parked: its queue goes, then its record, then it is handled where it was.
+    fn leave(&mut self, id: KeyId) {
+        let channel = self.close_stage(&id, Stage::Leaving);
+        let (queue, live) = (self.queue_of(&id), self.live.clone());
+        let leaving = async move {
+            if let Some(channel) = channel {
+                close_channel(&channel).await;
+            }
+            let declarer = Declarer::on(&live).await?;
+            let deleted = declarer.delete_queue(&queue).await;
+            declarer.close_after(deleted).await
+        };
+        self.when(leaving, move |owner, left| {
+            left?;
+            owner.journal.forget(id.name());
+            owner.with(&id, |key| (key.parked, key.record, key.head) = (None, None, Head::Idle));
+            owner.shared.keys.lock().consider(&id);
+            owner.next_due();
+            Ok(())
+        });
+    }
+
+    /// The head of a parked key waits: its queue is closed, which puts back what was fetched, until it is due.
+    pub(super) fn rest(&mut self, id: &KeyId) -> Result<()> {
+        let channel = self.close_stage(id, Stage::Opening);
+        // What has waited for the marker goes before what arrives from here on.
+        let events = self.with(id, |key| std::mem::take(&mut key.fifo));
+        for event in events.into_iter().flatten() {
+            self.divert(id, event)?;
+        }
+        let of = id.clone();
+        let closing = async move {
+            if let Some(channel) = channel {
+                close_channel(&channel).await;
+            }
+        };
+        self.when(closing, move |owner, ()| {
+            owner.with(&of, |key| {
+                key.head = Head::Idle;
+                if let Some(parked) = &mut key.parked {
+                    parked.stage = Stage::Resting;
+                }
+            });
+            owner.wait_for(&of);
+            owner.next_due();
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// Ends what is read from a parked key's queue. The channel that is to be closed for that.
+    fn close_stage(&mut self, id: &KeyId, stage: Stage) -> Option<Channel> {
+        let mut keys = self.shared.keys.lock();
+        let parked = keys.all.get_mut(id)?.parked.as_mut()?;
+        let channel = parked.stage.channel().cloned();
+        parked.stage = stage;
+        let fifo = std::mem::take(&mut parked.fifo);
+        parked.returned.extend(fifo.into_iter().filter(|event| !event.uncounted).map(|event| event.message.id));
+        self.open.remove(&parked.opened);
+        channel
+    }
+
+    fn next_due(&mut self) {
+        if let Some(id) = self.due.pop_front() {
+            self.resume(id);
+        }
+    }
+
+    /// A dead head is replayed or discarded. Whatever is not dead any more, or was never, is left as it is.
+    pub(super) fn command(
+        &mut self,
+        name: &Arc<str>,
+        head: &Arc<str>,
+        action: Action,
+        headers: Headers,
+        tag: u64,
+    ) -> Result<()> {
+        let id = KeyId::in_journal(name);
+        let old = self.with(&id, |key| key.record.clone()).flatten();
+        let resting = self
+            .with(&id, |key| key.parked.as_ref().is_some_and(|p| matches!(p.stage, Stage::Moving | Stage::Opening)));
+        let Some(old) = old.filter(|record| record.state == Waits::Dead && record.id == *head) else {
+            self.journal.ack(tag);
+            return Ok(());
+        };
+        if resting == Some(true) {
+            // It is on its way to rest, and can be woken only there.
+            let (name, head) = (name.clone(), head.clone());
+            let soon = tokio::time::sleep(std::time::Duration::from_millis(20));
+            self.when(soon, move |owner, ()| owner.command(&name, &head, action, headers, tag));
+            return Ok(());
+        }
+        let skip = action == Action::Discard;
+        let record = Record { state: Waits::Parked, due: Timestamp::now(), skip, crashes: 0, headers, ..old };
+        let of = id.clone();
+        self.record(&id, record, move |owner| {
+            owner.journal.ack(tag);
+            owner.wait_for(&of);
+            Ok(())
+        })
+    }
+
+    /// Takes over what an earlier owner knew of a key.
+    pub(super) fn inherit(&mut self, name: &Arc<str>, record: Record, tag: u64) {
+        self.journal.adopt(name, tag);
+        let id = KeyId::in_journal(name);
+        let mut key = Key::new();
+        if record.state != Waits::Held {
+            key.parked = Some(Parked::new(Stage::Resting));
+        }
+        key.record = Some(record);
+        let parked = key.parked.is_some();
+        self.shared.keys.lock().all.insert(id.clone(), key);
+        if parked {
+            self.wait_for(&id);
+        }
+    }
+}
+
+/// Opens a key's queue. It is declared first: it may have gone with its last event, just before its record could.
+async fn open(
+    live: &super::super::connection::Live,
+    kept: &Arc<Kept>,
+    queue: &str,
+    number: u64,
+    queue_type: crate::transport::QueueType,
+) -> Result<(Channel, Deliveries)> {
+    let declarer = Declarer::on(live).await?;
+    let made = declarer.single_active(queue, queue_type).await;
+    declarer.close_after(made).await?;
+    let channel = live.channel().await?;
+    let deliveries = Deliveries::open(&channel, kept, queue, number, PREFETCH, false).await?;
+    if channel.status().connected() { Ok((channel, deliveries)) } else { Err(gone("a key's queue could not be read")) }
+}
