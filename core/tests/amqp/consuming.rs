@@ -229,7 +229,8 @@ async fn a_queue_with_other_arguments_is_a_conflict() {
     drop((source, twice));
     let mut ordered = bench.spec.clone();
     ordered.ordered = Some(KeyOrder::default());
-    assert_eq!(bench.transport.subscribe(&ordered).await.err().map(|e| e.code()), Some("UNSUPPORTED"));
+    let error = bench.transport.subscribe(&ordered).await.err().expect("a conflict");
+    assert_eq!((error.code(), error.field_value()), ("SUBSCRIPTION_CONFLICT", Some("x-single-active-consumer")));
     bench.done().await;
 }
 

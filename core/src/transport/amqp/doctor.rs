@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Consumer};
 use tokio::time::Instant;
 
@@ -16,7 +16,9 @@ use super::connection::{Connector, answer_in_time};
 use super::headers::{name_of, text};
 use super::lattice;
 use super::source::close_channel;
-use super::topology::{DELIVER, Declarer, ORPHANS, arguments, dead_letter_queue, safe_arguments, to_queue};
+use super::topology::{
+    DELIVER, Declarer, ORPHANS, SINGLE_ACTIVE, arguments, dead_letter_queue, safe_arguments, to_queue,
+};
 use super::url::Config;
 use crate::doctor::{Check, Examination, Finding, Level};
 use crate::event::name;
@@ -104,7 +106,13 @@ async fn queues_of(connector: &Arc<Connector>, name: &str) -> Result<Finding> {
     if depth(connector, &dead_letter_queue(name)).await?.is_some() {
         let conflict = conflict(connector, &dead_letter_queue(name), safe_arguments(QueueType::Quorum)).await?;
         let native = SubscriptionSpec::new(name);
-        let own = self::conflict(connector, name, super::topology::queue_arguments(&native, QueueType::Quorum)).await?;
+        let mut wanted = super::topology::queue_arguments(&native, QueueType::Quorum);
+        let mut own = self::conflict(connector, name, wanted.clone()).await?;
+        if own.as_ref().is_some_and(|conflict| conflict.contains(SINGLE_ACTIVE)) {
+            // An ordered one.
+            wanted.insert(name_of(SINGLE_ACTIVE), AMQPValue::Boolean(true));
+            own = self::conflict(connector, name, wanted).await?;
+        }
         let Some(named) = own.or(conflict) else {
             return Ok(Finding::ok(Check::QueueArguments, name, "quorum queue with at-least-once dead letters"));
         };

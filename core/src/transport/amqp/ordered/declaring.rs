@@ -4,8 +4,8 @@ use super::super::connection::{Connector, Live};
 use super::super::topology::{Declarer, SINGLE_ACTIVE};
 use super::names;
 use super::shared::Shared;
-use crate::Result;
 use crate::transport::{QueueType, SubscriptionSpec};
+use crate::{Error, ErrorKind, Result};
 
 /// The connection to declare on.
 #[derive(Clone, Copy)]
@@ -53,10 +53,27 @@ pub(super) async fn subscription(
     }
     match declare(true).await {
         Err(error) if queue_type == QueueType::Classic && error.field_value() == Some(SINGLE_ACTIVE) => {
-            declare(false).await.map(|()| false)
+            declare(false).await?;
+            nobody_else(on, &spec.name).await.map(|()| false)
         }
         declared => declared.map(|()| true),
     }
+}
+
+/// Refuses a queue that is consumed by others than members of the ordered subscription: it can never be had exclusively.
+async fn nobody_else(on: On<'_>, queue: &str) -> Result<()> {
+    let declarer = on.declarer().await?;
+    let consumers = declarer.look(queue).await?.map_or(0, |queue| queue.consumer_count());
+    let members = declarer.look(&names::journal(queue)).await?;
+    if members.is_some() {
+        declarer.close().await;
+    }
+    if consumers == 0 || members.is_some_and(|journal| journal.consumer_count() > 0) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::SubscriptionConflict, format!("queue {queue} is consumed without order"))
+        .field("argument", SINGLE_ACTIVE)
+        .remedy("stop its other consumers, or choose another name"))
 }
 
 /// Declares a queue that one consumer at a time has.
