@@ -29,12 +29,15 @@ test: toolchain brokers ## Starts servers, runs every test in its short form
 	$(SERVICES) cargo run --quiet -p tidings-faults -- --short
 	$(SERVICES) tests/interop/run
 	$(SERVICES) tests/node
+	$(SERVICES) tests/python
 
 test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, release build
 	$(SERVICES) cargo test --release --workspace --all-features
 	$(SERVICES) cargo run --release -p tidings-faults -- --events 100000
 	$(SERVICES) TIDINGS_LONG=1 tests/interop/run
 	$(SERVICES) TIDINGS_LONG=1 tests/node
+	$(SERVICES) TIDINGS_LONG=1 tests/python
+	$(SERVICES) tests/python wheel
 
 faults: toolchain brokers ## Kills, cuts and freezes while a ledger counts
 	$(SERVICES) cargo run --release -p tidings-faults -- $(ARGS)
@@ -50,3 +53,4 @@ check: toolchain ## Format, lints, dependency rules
 	tests/dependencies
 	tests/interop/run lint
 	tests/node lint
+	tests/python lint

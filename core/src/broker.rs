@@ -72,7 +72,7 @@ impl Broker {
 
     /// The URL that [`from_env`](Self::from_env) uses. It may hold a password.
     pub fn url_from_env() -> Result<String> {
-        let variable = |name: &str| std::env::var(name).ok();
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         #[cfg(feature = "catalog")]
         if variable(BROKER_URL_VARIABLE).is_none() {
             let catalog = crate::catalog::Catalog::open(crate::catalog::CatalogOptions::default())?;

@@ -1,0 +1,59 @@
+//! `tidings._native`: the engine as Python objects.
+//!
+//! Types and conversion only: what happens to an event is decided in the core, how it looks in Python in `python/tidings`.
+//! Nothing here starts a thread when it is imported.
+
+#![allow(clippy::doc_markdown, reason = "the docs of classes and functions are Python's docstrings")]
+#![allow(clippy::needless_pass_by_value, reason = "arguments of Python functions are handed over")]
+#![allow(clippy::type_complexity, reason = "tuples are what Python unpacks")]
+#![forbid(unsafe_code)]
+
+mod bridge;
+mod broker;
+mod convert;
+mod delivery;
+mod encode;
+mod error;
+mod event;
+mod log;
+mod policy;
+mod publisher;
+mod replay;
+mod runtime;
+mod subscriber;
+
+/// The native half of the package `tidings`.
+#[pyo3::pymodule(name = "_native")]
+mod native {
+    #[pymodule_export]
+    use super::bridge::{Bridge, Running};
+    #[pymodule_export]
+    use super::broker::Broker;
+    #[pymodule_export]
+    use super::convert::encode_json;
+    #[pymodule_export]
+    use super::delivery::{Deliveries, Delivery, Group};
+    #[pymodule_export]
+    use super::event::DomainEvent;
+    #[pymodule_export]
+    use super::log::refresh_log_level;
+    #[pymodule_export]
+    use super::policy::RetryPolicy;
+    #[pymodule_export]
+    use super::publisher::{Publisher, Receipt};
+    #[pymodule_export]
+    use super::replay::{DeadLetterEntry, dead_letters, replay, replay_all, replay_event};
+    #[pymodule_export]
+    use super::runtime::{after_fork_in_child, after_fork_in_parent, before_fork, shutdown, threads_started};
+    #[pymodule_export]
+    use super::subscriber::check_subscription;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("ERROR_CODES", super::error::codes())?;
+        module.add("DEFAULT_EXCHANGE", "domain-events")
+    }
+}
