@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from . import errors
-from ._native import Broker
+from ._native import Broker, default_url
 
 if TYPE_CHECKING:
     from . import _native
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DEFAULT = ""
 """The broker of the environment: `TIDINGS_BROKER_URL`, else the file `tidings.db` in the working directory."""
 
-_shared: dict[tuple[int, str, str], _native.Publisher] = {}
+_shared: dict[tuple[int, str, str, str], _native.Publisher] = {}
 
 
 def check_settings(settings: object, exchange_type: object) -> str | None:
@@ -58,13 +58,13 @@ class Connection:
 
 def shared_publisher(url: str, exchange: str) -> _native.Publisher:
     """A publisher that every caller of this process shares; a forked child gets one of its own."""
-    # The environment may be changed between two calls, in tests above all.
-    named = url or os.environ.get("TIDINGS_BROKER_URL", "")
-    if not named:
-        named = "sqlite:" + os.path.abspath("tidings.db")
-    key = (os.getpid(), named, exchange)
+    key = (*shared_key(url), exchange)
     publisher = _shared.get(key)
     if publisher is None:
-        publisher = Broker.connect(url).publisher(exchange)
-        publisher = _shared.setdefault(key, publisher)
+        publisher = _shared.setdefault(key, Broker.connect(url).publisher(exchange))
     return publisher
+
+
+def shared_key(url: str) -> tuple[int, str, str]:
+    """Tells the brokers apart that this process shares: the environment may change between two calls, tests do so."""
+    return os.getpid(), url or default_url(), os.getcwd()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import _native
-from ._connection import DEFAULT, check_settings
+from ._connection import DEFAULT, check_settings, shared_key
 from ._native import Broker, DeadLetterEntry
 
 if TYPE_CHECKING:
@@ -58,12 +57,11 @@ def retry_event(entry: DeadLetterEntry) -> str:
     return RETRY
 
 
-_brokers: dict[tuple[int, str], Broker] = {}
+_brokers: dict[tuple[int, str, str], Broker] = {}
 
 
 def _broker(url: str) -> Broker:
-    named = url or os.environ.get("TIDINGS_BROKER_URL", "") or "sqlite:" + os.path.abspath("tidings.db")
-    key = (os.getpid(), named)
+    key = shared_key(url)
     broker = _brokers.get(key)
     if broker is None:
         broker = _brokers.setdefault(key, Broker.connect(url))

@@ -8,15 +8,24 @@ use tidings::{Metric, MetricKind};
 
 use crate::bridge::{Bridge, Running, nothing};
 use crate::delivery::Deliveries;
+use crate::error::OrRaise as _;
 use crate::log::refresh_log_level;
 use crate::publisher::{Publisher, publisher};
-use crate::runtime::{Owned, wait};
+use crate::runtime::{Owned, home, wait};
 use crate::subscriber::options;
 
 /// A broker that was reached. Belongs to the process that reached it.
 #[pyclass(frozen, module = "tidings._native")]
 pub(crate) struct Broker {
     core: Owned<tidings::Broker>,
+}
+
+/// The URL of the broker that is meant where none is named: `TIDINGS_BROKER_URL`, else the embedded file.
+#[pyfunction]
+pub(crate) fn default_url(py: Python<'_>) -> PyResult<String> {
+    // What it says in the log needs the queue that takes it there.
+    home(py)?;
+    tidings::Broker::url_from_env().or_raise(py)
 }
 
 async fn reach(url: String) -> tidings::Result<tidings::Broker> {
@@ -139,6 +148,10 @@ impl Broker {
 }
 
 impl Broker {
+    pub(crate) fn new(core: tidings::Broker) -> Self {
+        Self { core: Owned::new(core) }
+    }
+
     pub(crate) fn core(&self, py: Python<'_>) -> PyResult<&tidings::Broker> {
         self.core.get(py)
     }

@@ -21,6 +21,7 @@ mod publisher;
 mod replay;
 mod runtime;
 mod subscriber;
+mod testing;
 
 /// The native half of the package `tidings`.
 #[pyo3::pymodule(name = "_native")]
@@ -28,7 +29,7 @@ mod native {
     #[pymodule_export]
     use super::bridge::{Bridge, Running};
     #[pymodule_export]
-    use super::broker::Broker;
+    use super::broker::{Broker, default_url};
     #[pymodule_export]
     use super::convert::encode_json;
     #[pymodule_export]
@@ -47,6 +48,8 @@ mod native {
     use super::runtime::{after_fork_in_child, after_fork_in_parent, before_fork, shutdown, threads_started};
     #[pymodule_export]
     use super::subscriber::check_subscription;
+    #[pymodule_export]
+    use super::testing::TestBroker;
 
     use pyo3::prelude::*;
 

@@ -62,8 +62,8 @@ impl SubscriptionOptions {
         }
     }
 
-    /// Refuses what makes no sense or what the transport cannot do, and fills in what depends on other options.
-    pub(super) fn resolve(mut self, capabilities: &Capabilities) -> Result<Self> {
+    /// Refuses what makes no sense, as far as that can be told without a broker.
+    pub fn check(&self) -> Result<()> {
         let invalid = |message: &str, field, value: String, remedy: &str| {
             Err(Error::new(ErrorKind::InvalidOption, message).field(field, value).remedy(remedy))
         };
@@ -81,14 +81,39 @@ impl SubscriptionOptions {
         if self.timeout.is_some_and(|t| t.is_zero()) {
             return invalid("every handler would be over at once", "timeout", "0".into(), "leave it out for no limit");
         }
-        if let (Some(n), Some(policy)) = (self.max_retries, &self.retry)
-            && n != policy.max_retries
-        {
+        if let (Some(n), Some(policy)) = (self.max_retries, &self.retry) {
             let value = format!("{n} and {}", policy.max_retries);
-            return invalid("two different limits of retries", "max_retries", value, "set it on the retry policy only");
+            return invalid(
+                "two limits of retries",
+                "max_retries",
+                value,
+                "the retry policy has one: leave this one out",
+            );
         }
         if let Some(policy) = &self.retry {
             policy.check()?;
+        }
+        let prefetch = self.effective_prefetch();
+        if prefetch != 0 && usize::from(prefetch) < self.concurrency {
+            return invalid(
+                "handlers would wait for events that are not fetched",
+                "prefetch",
+                prefetch.to_string(),
+                "use at least the concurrency",
+            );
+        }
+        SubscriptionSpec { prefetch, ..self.spec.clone() }.check()
+    }
+
+    fn effective_prefetch(&self) -> u16 {
+        let concurrency = u16::try_from(self.concurrency).unwrap_or(u16::MAX);
+        self.prefetch.unwrap_or_else(|| concurrency.saturating_mul(2).max(16))
+    }
+
+    /// Refuses what makes no sense or what the transport cannot do, and fills in what depends on other options.
+    pub(super) fn resolve(mut self, capabilities: &Capabilities) -> Result<Self> {
+        self.check()?;
+        if let Some(policy) = &self.retry {
             let longest = match policy.backoff {
                 Backoff::Fixed(delay) | Backoff::Exponential { max: delay, .. } => delay,
             };
@@ -110,18 +135,7 @@ impl SubscriptionOptions {
             .remedy("leave out ordered, or use a transport that keeps order (sqlite:, memory:)"));
         }
         self.bound_timeout(capabilities)?;
-        let concurrency = u16::try_from(self.concurrency).unwrap_or(u16::MAX);
-        self.spec.prefetch = self.prefetch.unwrap_or_else(|| concurrency.saturating_mul(2).max(16));
-        if usize::from(self.spec.prefetch) < self.concurrency {
-            let value = self.spec.prefetch.to_string();
-            return invalid(
-                "handlers would wait for events that are not fetched",
-                "prefetch",
-                value,
-                "use at least the concurrency",
-            );
-        }
-        self.spec.check()?;
+        self.spec.prefetch = self.effective_prefetch();
         Ok(self)
     }
 
@@ -340,6 +354,14 @@ impl<'a> SubscriptionBuilder<'a> {
         let handler: Handler = erase(handler);
         let options = self.options.resolve(&self.subscriber.broker().capabilities())?;
         self.subscriber.add(options, handler)
+    }
+
+    /// Declares the subscription, so that it collects events from now on, and handles none of them.
+    pub async fn declare(self) -> Result<()> {
+        let options = self.options.resolve(&self.subscriber.broker().capabilities())?;
+        let source = self.subscriber.broker().transport().subscribe(&options.spec).await?;
+        source.close().await;
+        Ok(())
     }
 
     /// Declares the subscription and hands its events to the caller, who handles them as it likes.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
 from .. import _native, _tracing
-from .._connection import DEFAULT, check_settings
+from .._connection import DEFAULT, check_settings, shared_key
 from .._native import DEFAULT_EXCHANGE, DomainEvent, Receipt
 from ..errors import TidingsError
 from ..publisher import _log_disabled, _unsent, make_event
@@ -28,7 +27,7 @@ PublishMiddleware = Callable[[DomainEvent[Any], PublishNext], Awaitable[Receipt]
 
 __all__ = ["Publisher", "publish_domain_event"]
 
-_shared: dict[tuple[int, str, str], Publisher] = {}
+_shared: dict[tuple[int, str, str, str], Publisher] = {}
 
 
 class Publisher:
@@ -205,8 +204,7 @@ async def publish_domain_event(
     if url is None:
         _log_disabled("publish_domain_event")
         return event
-    named = url or os.environ.get("TIDINGS_BROKER_URL", "") or "sqlite:" + os.path.abspath("tidings.db")
-    key = (os.getpid(), named, exchange)
+    key = (*shared_key(url), exchange)
     publisher = _shared.get(key)
     if publisher is None:
         publisher = _shared.setdefault(key, Publisher(url, exchange))

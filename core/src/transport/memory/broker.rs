@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -34,19 +35,25 @@ pub(super) fn timed_out() -> Error {
     Error::new(ErrorKind::Timeout, "the broker did not confirm the event in time").with_unknown_outcome()
 }
 
-/// Wall time that runs with Tokio's clock, so that it stands still and jumps as that does.
-#[derive(Debug, Clone, Copy)]
+/// Wall time that runs with Tokio's clock, so that it stands still and jumps as that does; or that a test moves.
+#[derive(Debug)]
 struct Clock {
     wall: Timestamp,
     instant: Instant,
+    /// Where a clock stands that only moves when it is told to.
+    stopped: Mutex<Option<Instant>>,
 }
 
 impl Clock {
     fn start() -> Self {
-        Self { wall: Timestamp::now(), instant: Instant::now() }
+        Self { wall: Timestamp::now(), instant: Instant::now(), stopped: Mutex::new(None) }
     }
 
-    fn wall(self, at: Instant) -> Timestamp {
+    fn now(&self) -> Instant {
+        self.stopped.lock().unwrap_or_else(Instant::now)
+    }
+
+    fn wall(&self, at: Instant) -> Timestamp {
         self.wall.after(at.saturating_duration_since(self.instant))
     }
 }
@@ -58,6 +65,8 @@ pub(super) struct State {
     /// By subscription; they outlive its deletion.
     pub(super) sources: BTreeMap<Arc<str>, BTreeMap<u64, SourceState>>,
     pub(super) max_events: usize,
+    /// Everything that was accepted, where a test wants to know.
+    pub(super) accepted: Option<Vec<Message>>,
     /// No connection to be had (scripted).
     pub(super) unreachable: bool,
     /// By exchange.
@@ -73,6 +82,7 @@ impl Broker {
             subscriptions: BTreeMap::new(),
             sources: BTreeMap::new(),
             max_events: MAX_EVENTS,
+            accepted: None,
             unreachable: false,
             bindings: HashMap::new(),
             scheduled: BTreeMap::new(),
@@ -87,13 +97,36 @@ impl Broker {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.clock.wall(Instant::now())
+        self.clock.wall(self.clock.now())
+    }
+
+    /// Stops the clock, and keeps what is published from now on.
+    pub(super) fn begin_test(&self) {
+        let mut stopped = self.clock.stopped.lock();
+        stopped.get_or_insert_with(Instant::now);
+        drop(stopped);
+        self.with(|state, _| state.accepted.get_or_insert_default().clear());
+    }
+
+    /// Moves a stopped clock on; `false` if it runs by itself.
+    pub(super) fn advance(&self, by: Duration) -> bool {
+        match self.clock.stopped.lock().as_mut() {
+            Some(at) => *at += by,
+            None => return false,
+        }
+        self.with(|state, _| state.sources.values().flat_map(BTreeMap::values).for_each(|it| it.wake.notify_one()));
+        true
+    }
+
+    /// Whether time passes by itself.
+    pub(super) fn runs(&self) -> bool {
+        self.clock.stopped.lock().is_none()
     }
 
     /// Runs `f` on the state as it is now: what was scheduled for a time that has passed is routed first.
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut State, Instant) -> R) -> R {
         let mut state = self.state.lock();
-        let now = Instant::now();
+        let now = self.clock.now();
         state.advance(now);
         f(&mut state, now)
     }
@@ -119,7 +152,7 @@ impl Broker {
         fault: Option<Fault>,
         held: &mut HashSet<Arc<str>>,
     ) -> Result<Receipt> {
-        if message.gives_up_at().is_some_and(|deadline| deadline <= now) {
+        if message.gives_up_at().is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(timed_out());
         }
         let key = message.key.clone();
@@ -131,7 +164,11 @@ impl Broker {
             .remedy("publish both again, in order"));
         }
         let before = fault.filter(|fault| fault.when == When::Before);
+        let copy = state.accepted.is_some().then(|| message.clone());
         let result = before.map_or_else(|| self.store(state, now, message), |fault| Err(fault.error()));
+        if let (Ok(_), Some(copy), Some(accepted)) = (&result, copy, &mut state.accepted) {
+            accepted.push(copy);
+        }
         if let (Err(error), Some(key)) = (&result, key)
             && error.retryable()
         {

@@ -14,7 +14,7 @@ use super::pipeline;
 use super::script::Operation;
 use super::settling::MAX_DELAY;
 use super::subscription::Subscription;
-use crate::event::Timestamp;
+use crate::event::{Timestamp, decode};
 use crate::transport::{
     Capabilities, DeadLetters, Message, Ordered, Receipt, Source, SubscriptionInfo, SubscriptionSpec, Transport,
 };
@@ -109,6 +109,57 @@ impl MemoryTransport {
             let retries = state.subscriptions.values().filter_map(super::subscription::Subscription::due);
             let due = retries.chain(state.scheduled_due()).min()?;
             Some(due.saturating_duration_since(now))
+        })
+    }
+
+    /// Stops the broker's clock for a test, and keeps what is published from now on for [`published`](Self::published).
+    ///
+    /// Time then passes by [`advance`](Self::advance) only: retries and delayed events wait for it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tidings::Result<()> {
+    /// use std::{sync::Arc, time::Duration};
+    /// use tidings::{Broker, DomainEvent, PublishOptions, transport::memory::MemoryTransport};
+    ///
+    /// let memory = Arc::new(MemoryTransport::new());
+    /// memory.begin_test();
+    /// let broker = Broker::with_transport(memory.clone());
+    /// let deliveries = broker.subscriber().subscription("billing").bind("order.*").deliveries().await?;
+    /// let in_an_hour = PublishOptions::new().delay(Duration::from_secs(3600));
+    /// broker.publisher().publish_with(DomainEvent::new("order.reminder", &7)?, in_an_hour).await?;
+    /// assert_eq!(memory.published().len(), 1);
+    ///
+    /// memory.advance(Duration::from_secs(3600));
+    /// assert_eq!(deliveries.next(1).await?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn begin_test(&self) {
+        self.broker.begin_test();
+    }
+
+    /// Moves a clock that [`begin_test`](Self::begin_test) stopped; `false` if it runs by itself.
+    pub fn advance(&self, by: std::time::Duration) -> bool {
+        self.broker.advance(by)
+    }
+
+    /// What was published since [`begin_test`](Self::begin_test), in order, scheduled events included.
+    pub fn published(&self) -> Vec<crate::DomainEvent> {
+        let accepted = self.broker.with(|state, _| state.accepted.clone().unwrap_or_default());
+        // What a publisher accepted can be read.
+        accepted.into_iter().filter_map(|message| decode(&message.body, message.headers).ok()).collect()
+    }
+
+    /// Whether none of these subscriptions has anything to hand over now, or anything out.
+    pub fn is_idle(&self, subscriptions: &[String]) -> bool {
+        self.broker.with(|state, now| {
+            subscriptions.iter().all(|name| {
+                state.subscriptions.get_mut(name.as_str()).is_none_or(|subscription| {
+                    subscription.advance(now);
+                    subscription.is_idle()
+                })
+            })
         })
     }
 

@@ -60,6 +60,8 @@ impl Source for MemorySource {
             match self.broker.with(|state, now| state.poll(&self.name, self.id, max, now)) {
                 Step::Done(result) => return result,
                 Step::Wait(None) => self.wake.notified().await,
+                // Its time comes when somebody moves the clock, who wakes it.
+                Step::Wait(Some(_)) if !self.broker.runs() => self.wake.notified().await,
                 // Either way there is something to look at.
                 Step::Wait(Some(at)) => drop(timeout_at(at, self.wake.notified()).await),
             }

@@ -166,6 +166,11 @@ impl Subscription {
         }
     }
 
+    /// Whether nothing can be handed over now, and nothing is out.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.keys.oldest().is_none() && self.in_flight.is_empty()
+    }
+
     /// When something comes due next.
     pub(super) fn due(&self) -> Option<Instant> {
         let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
