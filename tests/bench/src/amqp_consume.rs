@@ -54,17 +54,17 @@ pub(crate) async fn run(
 }
 
 async fn compare(options: &Options, results: &mut Results, setting: &Setting<'_>, work: &str) -> Result<(), BoxError> {
-    let mut contenders = [
+    let mut contenders = vec![
         Contender::new("tidings, 1 handler", true, || ours(setting, 1)),
         Contender::new("lapin, ack-multiple/100", false, || by_hand(setting, MULTIPLE)),
     ];
-    alternate(options.rounds, &mut contenders).await?;
+    alternate(options, &mut contenders).await?;
     results.compare(&format!("{work}, acks multiple"), &contenders, Some(0.95));
-    let mut contenders = [
+    let mut contenders = vec![
         Contender::new("tidings, 64 handlers", true, || ours(setting, HANDLERS)),
         Contender::new("lapin, ack each, pipelined", false, || by_hand(setting, 1)),
     ];
-    alternate(options.rounds, &mut contenders).await?;
+    alternate(options, &mut contenders).await?;
     results.compare(&format!("{work}, single acks"), &contenders, Some(0.95));
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(crate) async fn run(
 }
 
 async fn compare(options: &Options, results: &mut Results, setting: &Setting<'_>, work: &str) -> Result<(), BoxError> {
-    let mut contenders = [
+    let mut contenders = vec![
         Contender::new("tidings, publish × 1000", true, || ours(setting)),
         Contender::new("tidings, publish_batch of 100 × 10", true, || ours_in_batches(setting)),
         Contender::new("lapin, 1000 concurrent", false, || concurrent(setting)),
@@ -46,7 +46,7 @@ async fn compare(options: &Options, results: &mut Results, setting: &Setting<'_>
         Contender::new("lapin, sliding window", false, || sliding(setting)),
         Contender::new("lapin, batches of 1000", false, || batches(setting)),
     ];
-    alternate(options.rounds, &mut contenders).await?;
+    alternate(options, &mut contenders).await?;
     results.compare(work, &contenders, Some(0.95));
     Ok(())
 }

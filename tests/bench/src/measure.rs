@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use tidings_test_client::usage;
 
+use crate::options::Options;
+
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What one measurement gave.
@@ -78,9 +80,10 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Lets the contenders take turns.
-pub(crate) async fn alternate(rounds: usize, contenders: &mut [Contender<'_>]) -> Result<(), BoxError> {
-    for _ in 0..rounds {
+/// Lets the contenders take turns, those that the options let in.
+pub(crate) async fn alternate(options: &Options, contenders: &mut Vec<Contender<'_>>) -> Result<(), BoxError> {
+    contenders.retain(|contender| options.lets_in(contender.name));
+    for _ in 0..options.rounds {
         for contender in &mut *contenders {
             let sample = (contender.measure)().await.map_err(|e| format!("{}: {e}", contender.name))?;
             contender.samples.push(sample);

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-const USAGE: &str = "tidings-bench [--quick] [--rounds N] [--seconds S] [--output FILE] [FILTER ...]
+const USAGE: &str = "tidings-bench [--quick] [--rounds N] [--seconds S] [--output FILE] [--only NAME] [FILTER ...]
 
   --quick      two short rounds: shows that everything runs, not how fast
   --rounds N   alternations (5)
   --seconds S  length of one measurement (2.5)
   --output F   target/bench/results.json
+  --only NAME  only contenders whose name contains it (for a profiler): tidings, lapin, 'batches of' …
   FILTER       only works whose name contains it: routing, idle, 'sqlite publish', 'rabbitmq3 consume quorum', latency …
 
 RabbitMQ is measured where AMQP_URL and AMQP4_URL name one: eval \"$(tests/services env)\"";
@@ -22,14 +23,20 @@ pub(crate) struct Options {
     pub(crate) length: Duration,
     /// Where the results go.
     pub(crate) output: PathBuf,
+    only: Option<String>,
     filters: Vec<String>,
 }
 
 impl Options {
     /// Reads the command line; the error is what to print.
     pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options =
-            Self { rounds: 5, length: Duration::from_millis(2500), output: default_output(), filters: Vec::new() };
+        let mut options = Self {
+            rounds: 5,
+            length: Duration::from_millis(2500),
+            output: default_output(),
+            only: None,
+            filters: Vec::new(),
+        };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value\n\n{USAGE}"));
             match argument.as_str() {
@@ -40,6 +47,7 @@ impl Options {
                     options.length = Duration::try_from_secs_f64(seconds).map_err(|_| USAGE.to_owned())?;
                 }
                 "--output" => options.output = value()?.into(),
+                "--only" => options.only = Some(value()?),
                 flag if flag.starts_with('-') => return Err(USAGE.to_owned()),
                 filter => options.filters.push(filter.to_owned()),
             }
@@ -51,6 +59,11 @@ impl Options {
     /// Whether this work is to be measured.
     pub(crate) fn wants(&self, work: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|filter| work.contains(filter.as_str()))
+    }
+
+    /// Whether the contender of this name is to be measured.
+    pub(crate) fn lets_in(&self, contender: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| contender.contains(only.as_str()))
     }
 
     /// How many events a measurement at about `rate` events per second takes.

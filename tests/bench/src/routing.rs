@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options, results: &mut Results) -> Result<(), BoxErr
         let rate = done as f64 / started.elapsed().as_secs_f64();
         Sample { rate, client_cpu: Some(1e6 / rate), broker_cpu: None }
     };
-    let mut contenders = [
+    let mut contenders = vec![
         Contender::new("tidings (trie)", true, || {
             let sample = measure(&|key| trie.matches(key).len());
             async move { Ok(sample) }
@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options, results: &mut Results) -> Result<(), BoxErr
         }),
     ];
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(crate::measure::alternate(options.rounds, &mut contenders))?;
+    runtime.block_on(crate::measure::alternate(options, &mut contenders))?;
     results.compare("routing over 10,000 bindings", &contenders, None);
     Ok(())
 }

@@ -20,11 +20,11 @@ const BATCH: usize = 100;
 pub(crate) async fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
     for synchronous in ["FULL", "NORMAL"] {
         let events = options.events(40_000.0) / BATCH * BATCH;
-        let mut contenders = [
+        let mut contenders = vec![
             Contender::new("tidings, 1 handler, prefetch 1000", true, || ours(synchronous, events)),
             Contender::new("rusqlite, claim and delete 100", false, || peer(synchronous, events)),
         ];
-        alternate(options.rounds, &mut contenders).await?;
+        alternate(options, &mut contenders).await?;
         results.compare(&format!("sqlite consume, {synchronous}"), &contenders, None);
     }
     Ok(())

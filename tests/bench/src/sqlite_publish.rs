@@ -18,26 +18,26 @@ pub(crate) async fn run(options: &Options, results: &mut Results) -> Result<(), 
     for synchronous in ["FULL", "NORMAL"] {
         let full = synchronous == "FULL";
         let events = options.events(if full { 5_000.0 } else { 25_000.0 });
-        let mut contenders = [
+        let mut contenders = vec![
             Contender::new("tidings, publish, one at a time", true, || ours(synchronous, events, 1)),
             Contender::new("rusqlite, 1 per transaction", false, || peer(synchronous, events, 1)),
         ];
-        alternate(options.rounds, &mut contenders).await?;
+        alternate(options, &mut contenders).await?;
         results.compare(&format!("sqlite publish single, {synchronous}"), &contenders, None);
 
         let events = options.events(80_000.0);
-        let mut contenders = [
+        let mut contenders = vec![
             Contender::new("tidings, publish_batch of 100", true, || in_batches(synchronous, events)),
             Contender::new("rusqlite, 100 per transaction", false, || peer(synchronous, events, BATCH)),
         ];
-        alternate(options.rounds, &mut contenders).await?;
+        alternate(options, &mut contenders).await?;
         results.compare(&format!("sqlite publish batches of 100, {synchronous}"), &contenders, None);
 
-        let mut contenders = [
+        let mut contenders = vec![
             Contender::new("tidings, publish × 1000", true, || ours(synchronous, events, WINDOW)),
             Contender::new("rusqlite, 1000 per transaction", false, || peer(synchronous, events, WINDOW)),
         ];
-        alternate(options.rounds, &mut contenders).await?;
+        alternate(options, &mut contenders).await?;
         results.compare(&format!("sqlite publish 1000 in flight, {synchronous}"), &contenders, None);
     }
     Ok(())
