@@ -17,6 +17,7 @@ mod dead_letters;
 mod doctor;
 mod error;
 mod headers;
+mod lane;
 mod lattice;
 mod ordered;
 mod outbound;

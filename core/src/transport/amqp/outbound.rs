@@ -9,7 +9,7 @@ use lapin::types::{FieldTable, ShortString};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::headers::{name_of, properties, short, text};
+use super::headers::{properties, short, text};
 use super::lattice;
 use super::publisher::CAPACITY;
 use super::topology::{DELIVER, arguments, dead_letter_exchange, to_exchange, to_queue};
@@ -74,6 +74,8 @@ pub(super) struct Outbound {
 /// A message as the channel takes it.
 pub(super) struct Frame {
     pub(super) exchange: ShortString,
+    /// The exchange once more, for whoever has to remember it.
+    pub(super) to: Arc<str>,
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) needs: Needs,
@@ -126,20 +128,19 @@ impl Outbound {
             _ => None,
         };
         let tells_route = route.is_none() && matches!(self.to, Destination::Exchange(_));
-        let (exchange, steering, needs) = match (route, &self.to) {
+        let (to, steering, needs): (Arc<str>, _, _) = match (route, &self.to) {
             (Some(route), Destination::Exchange(exchange)) => {
-                (name_of(route.exchange), Some(route.steering), Needs::Scheduled(exchange.clone()))
+                (route.exchange.into(), Some(route.steering), Needs::Scheduled(exchange.clone()))
             }
-            (Some(route), _) => (name_of(route.exchange), Some(route.steering), Needs::Lattice),
-            (None, Destination::Exchange(exchange)) => {
-                (short(exchange, "exchange")?, None, Needs::Exchange(exchange.clone()))
-            }
-            (None, Destination::Subscription(name)) => (name_of(DELIVER), Some(steer_to(name)), Needs::Nothing),
-            (None, Destination::Queue) => (ShortString::default(), None, Needs::Nothing),
-            (None, Destination::DeadLetters(name)) => (name_of(dead_letter_exchange(name)), None, Needs::Nothing),
+            (Some(route), _) => (route.exchange.into(), Some(route.steering), Needs::Lattice),
+            (None, Destination::Exchange(exchange)) => (exchange.clone(), None, Needs::Exchange(exchange.clone())),
+            (None, Destination::Subscription(name)) => (DELIVER.into(), Some(steer_to(name)), Needs::Nothing),
+            (None, Destination::Queue) => ("".into(), None, Needs::Nothing),
+            (None, Destination::DeadLetters(name)) => (dead_letter_exchange(name).into(), None, Needs::Nothing),
         };
         Ok(Frame {
-            exchange,
+            exchange: short(&to, "exchange")?,
+            to,
             routing_key: short(&self.routing_key, "routing_key")?,
             properties: properties(&self.id, self.timestamp, &self.headers, steering.as_ref(), self.extra.as_deref())?,
             needs,

@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use lapin::options::ConfirmSelectOptions;
-use lapin::types::ShortString;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, Sleep};
 
@@ -23,6 +22,11 @@ use crate::{Error, ErrorKind, Result};
 
 /// How often deadlines are looked at, and confirms that came out of order, while something is in flight.
 const TICK: Duration = Duration::from_millis(20);
+
+/// Confirms out of order are looked for after a tick without a confirm in order for each so many in flight.
+const SWEPT_PER_TICK: usize = 128;
+/// Ticks between two such looks at most.
+const MOST_TICKS: usize = 256;
 
 /// With this many in flight, what is published is taken in at intervals of [`PACE`] only: the broker works through a few
 /// large segments with much less effort than through many small ones, and has enough to do meanwhile.
@@ -164,8 +168,8 @@ impl Pipeline {
         let mut pace = std::pin::pin!(tokio::time::sleep(PACE));
         self.paced = false;
         let mut inbox = Vec::new();
-        // Ticks since the last confirm: the longer it is quiet, the less is a look at all of them worth.
-        let mut quiet = 0u32;
+        // Ticks until all of them are looked at, and how many it was the last time.
+        let (mut ticks, mut last) = (1, 1);
         loop {
             let waiting = self.backlog.len();
             if let Err(error) = self.send(&mut window, live).await {
@@ -185,16 +189,20 @@ impl Pipeline {
                     }
                 }
                 Wake::Confirms(count) => {
-                    quiet = 0;
+                    // The oldest makes progress. The more there are, the more a look at all of them costs.
+                    last = 1 + window.len() / SWEPT_PER_TICK;
+                    ticks = last;
                     self.progress(&window, count);
                 }
                 Wake::Lost(error) => return self.recover(window.lost(error)),
                 Wake::Tick => {
                     tick.as_mut().reset(Instant::now() + TICK);
-                    quiet += 1;
-                    if quiet.is_power_of_two() {
+                    ticks -= 1;
+                    if ticks == 0 {
                         let count = window.sweep();
-                        quiet = if count > 0 { 0 } else { quiet };
+                        // The longer nothing was found, the less is a look worth.
+                        last = if count > 0 { 1 } else { (last * 2).min(MOST_TICKS) };
+                        ticks = last;
                         self.progress(&window, count);
                     }
                     if window.ended() && window.len() > 0 {
@@ -297,7 +305,7 @@ impl Pipeline {
         let guilty = if error::is_not_found(&error) {
             declare_again(&error, &mut unconfirmed)
         } else if let Some(refused) = error::refused_exchange(&error) {
-            (0..unconfirmed.len()).filter(|at| unconfirmed[*at].1.as_str() == refused).collect()
+            (0..unconfirmed.len()).filter(|at| *unconfirmed[*at].1 == *refused).collect()
         } else if error::blames_a_publish(&error) {
             // One of them is at fault: alone in the window, it shows itself.
             self.limit = (unconfirmed.len() / 2).max(1);
@@ -365,7 +373,7 @@ fn timeout(sent: bool, blocked: Option<&str>, last: Option<&Error>) -> Error {
 }
 
 /// An exchange is missing: what goes there gets one more try, after it was declared again. Returns those that had it.
-fn declare_again(error: &lapin::Error, unconfirmed: &mut [(Outbound, ShortString)]) -> Vec<usize> {
+fn declare_again(error: &lapin::Error, unconfirmed: &mut [(Outbound, Arc<str>)]) -> Vec<usize> {
     let text = error::answer(error).map(|answer| answer.get_message().to_string()).unwrap_or_default();
     let mut guilty = Vec::new();
     for (at, (out, exchange)) in unconfirmed.iter_mut().enumerate() {

@@ -101,9 +101,11 @@ impl Publisher {
         let deadline = chunk.iter().filter_map(|out| out.deadline).min();
         let weight = u32::try_from(weight.min(CAPACITY)).unwrap_or(u32::MAX);
         let room = async {
-            match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, self.permits.acquire_many(weight)).await,
-                None => Ok(self.permits.acquire_many(weight).await),
+            // Mostly there is room, and no timer is needed. Only one call at a time is here, so none is overtaken.
+            match (self.permits.try_acquire_many(weight), deadline) {
+                (Ok(permits), _) => Ok(Ok(permits)),
+                (Err(_), Some(deadline)) => tokio::time::timeout_at(deadline, self.permits.acquire_many(weight)).await,
+                (Err(_), None) => Ok(self.permits.acquire_many(weight).await),
             }
         };
         let error = match room.await {

@@ -4,58 +4,66 @@
 //! them done. A sweep over all of them finds those that were confirmed before the oldest.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use lapin::options::BasicPublishOptions;
-use lapin::types::ShortString;
-use lapin::{Channel, Confirmation, message::BasicReturnMessage};
+use lapin::Channel;
+use lapin::message::BasicReturnMessage;
 use tokio::sync::Semaphore;
 
 use super::error;
+use super::lane::{Answer, Lane, lane};
 use super::outbound::{Frame, Outbound};
 use crate::{Error, ErrorKind};
 
-type Confirm = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>;
 /// Id, exchange and routing key of a message that the server returned.
 type Returned = (String, String, String);
 
-/// Always `mandatory`: a return is how the broker says that no queue took it.
-const OPTIONS: BasicPublishOptions = BasicPublishOptions { mandatory: true, immediate: false };
+/// Lanes that are kept for later messages.
+const MAX_IDLE: usize = 1024;
 
 struct Slot {
     /// `None` once it is done, while an older one is not.
     out: Option<Outbound>,
     confirm: Waiting,
-    exchange: ShortString,
+    exchange: Arc<str>,
     tells_route: bool,
 }
 
-/// A confirm that is awaited, or the error that there is instead.
+/// A confirm that is awaited, or what there is instead.
 enum Waiting {
-    Open(Confirm),
+    Open(Box<dyn Lane>),
     Failed(lapin::Error),
+    Over,
 }
 
 impl Waiting {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<lapin::Result<Confirmation>> {
-        match self {
-            Self::Open(confirm) => {
-                let result = std::task::ready!(confirm.as_mut().poll(cx));
-                if let Err(e) = &result {
+    /// Gives the lane back with the answer.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<lapin::Result<(Answer, Box<dyn Lane>)>> {
+        match std::mem::replace(self, Self::Over) {
+            Self::Open(mut lane) => match lane.poll(cx) {
+                Poll::Ready(Ok(answer)) => Poll::Ready(Ok((answer, lane))),
+                Poll::Ready(Err(e)) => {
                     *self = Self::Failed(e.clone());
+                    Poll::Ready(Err(e))
                 }
-                Poll::Ready(result)
+                Poll::Pending => {
+                    *self = Self::Open(lane);
+                    Poll::Pending
+                }
+            },
+            Self::Failed(e) => {
+                *self = Self::Failed(e.clone());
+                Poll::Ready(Err(e))
             }
-            Self::Failed(e) => Poll::Ready(Err(e.clone())),
+            Self::Over => Poll::Pending,
         }
     }
 }
 
 struct Done {
     out: Outbound,
-    exchange: ShortString,
+    exchange: Arc<str>,
     tells_route: bool,
     /// The server returned this very message with its confirm.
     returned: bool,
@@ -71,6 +79,7 @@ pub(super) struct Window {
     /// lapin hands a returned message to whichever confirm comes next, so that it must be matched by what it says.
     returned: HashMap<Returned, usize>,
     done: Vec<Done>,
+    idle: Vec<Box<dyn Lane>>,
     /// Room in the queue, given back with every outcome.
     permits: Arc<Semaphore>,
 }
@@ -80,13 +89,21 @@ pub(super) struct Lost {
     /// Why, in the server's words if it gave any.
     pub(super) error: lapin::Error,
     /// What was not confirmed, in the order of sending.
-    pub(super) unconfirmed: Vec<(Outbound, ShortString)>,
+    pub(super) unconfirmed: Vec<(Outbound, Arc<str>)>,
 }
 
 impl Window {
     pub(super) fn new(channel: Channel, permits: Arc<Semaphore>) -> Self {
         let channel = Arc::new(channel);
-        Self { channel, slots: VecDeque::new(), open: 0, returned: HashMap::new(), done: Vec::new(), permits }
+        Self {
+            channel,
+            slots: VecDeque::new(),
+            open: 0,
+            returned: HashMap::new(),
+            done: Vec::new(),
+            idle: Vec::new(),
+            permits,
+        }
     }
 
     /// Messages without an outcome.
@@ -97,23 +114,22 @@ impl Window {
     /// Sends a message. An error means that the channel is gone; the message is in the window all the same.
     pub(super) fn send(&mut self, mut out: Outbound, frame: Frame) -> Result<(), lapin::Error> {
         out.sent = true;
-        let (channel, body, exchange) = (self.channel.clone(), out.body.clone(), frame.exchange.clone());
-        let mut confirm = Waiting::Open(Box::pin(async move {
-            channel.basic_publish(frame.exchange, frame.routing_key, OPTIONS, &body, frame.properties).await?.await
-        }));
+        let mut lane = self.idle.pop().unwrap_or_else(|| lane(self.channel.clone()));
+        let (exchange, tells_route) = (frame.to.clone(), frame.tells_route);
+        lane.start(out.body.clone(), frame);
+        let mut confirm = Waiting::Open(lane);
         // The first poll puts the frames into lapin's queue; nobody needs to hear that they left it.
         let first = confirm.poll(&mut Context::from_waker(Waker::noop()));
-        let failed = match first {
-            Poll::Ready(Err(e)) => Err(e),
-            Poll::Ready(Ok(confirmation)) => {
-                confirm = Waiting::Open(Box::pin(std::future::ready(Ok(confirmation))));
+        self.open += 1;
+        self.slots.push_back(Slot { out: Some(out), confirm, exchange, tells_route });
+        match first {
+            Poll::Ready(Ok((answer, lane))) => {
+                self.confirmed(self.slots.len() - 1, answer, lane);
                 Ok(())
             }
+            Poll::Ready(Err(e)) => Err(e),
             Poll::Pending => Ok(()),
-        };
-        self.open += 1;
-        self.slots.push_back(Slot { out: Some(out), confirm, exchange, tells_route: frame.tells_route });
-        failed
+        }
     }
 
     /// Hands over the outcomes of the oldest messages once the oldest of all has one. Registers `cx` with it otherwise.
@@ -124,9 +140,9 @@ impl Window {
             while let Some(slot) = self.slots.front_mut() {
                 if slot.out.is_some() {
                     match slot.confirm.poll(cx) {
-                        Poll::Ready(Ok(confirmation)) => {
+                        Poll::Ready(Ok((answer, lane))) => {
                             progress = true;
-                            self.confirmed(0, confirmation);
+                            self.confirmed(0, answer, lane);
                         }
                         Poll::Ready(Err(e)) => {
                             self.decide();
@@ -168,9 +184,9 @@ impl Window {
                     continue;
                 }
                 match slot.confirm.poll(&mut cx) {
-                    Poll::Ready(Ok(confirmation)) => {
+                    Poll::Ready(Ok((answer, lane))) => {
                         found = true;
-                        self.confirmed(at, confirmation);
+                        self.confirmed(at, answer, lane);
                     }
                     Poll::Ready(Err(_)) | Poll::Pending => {}
                 }
@@ -183,13 +199,20 @@ impl Window {
         before - self.open
     }
 
-    fn confirmed(&mut self, at: usize, confirmation: Confirmation) {
+    fn confirmed(&mut self, at: usize, answer: Answer, lane: Box<dyn Lane>) {
+        if self.idle.len() < MAX_IDLE {
+            self.idle.push(lane);
+        }
         let slot = &mut self.slots[at];
         let Some(out) = slot.out.take() else { return };
-        let acked = !confirmation.is_nack();
-        let mut done =
-            Done { out, exchange: slot.exchange.clone(), tells_route: slot.tells_route, returned: false, acked };
-        if let Some(message) = confirmation.take_message() {
+        let mut done = Done {
+            out,
+            exchange: slot.exchange.clone(),
+            tells_route: slot.tells_route,
+            returned: false,
+            acked: answer.acked,
+        };
+        if let Some(message) = answer.returned {
             let key = key_of(&message);
             if done.is(&key) {
                 done.returned = true;
@@ -267,7 +290,7 @@ impl Window {
 
 impl Done {
     fn is(&self, key: &Returned) -> bool {
-        key.0 == *self.out.id && key.1 == self.exchange.as_str() && key.2 == *self.out.routing_key
+        key.0 == *self.out.id && key.1 == *self.exchange && key.2 == *self.out.routing_key
     }
 }
 
