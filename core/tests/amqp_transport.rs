@@ -15,5 +15,7 @@ mod dead_letters;
 mod delays;
 #[path = "amqp/publishing.rs"]
 mod publishing;
+#[path = "amqp/raw.rs"]
+mod raw;
 #[path = "amqp/recovery.rs"]
 mod recovery;

@@ -112,6 +112,27 @@ async fn deeply_nested_headers_of_others_are_cut() {
     bench.done().await;
 }
 
+/// As deep as fits a frame: the client library's parser would need more stack than there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deepest_headers_there_can_be_are_cut() {
+    let Some(bench) = Bench::new("deepest").await else { return };
+    let source = bench.subscribe().await;
+    let key = format!("{}.x", bench.domain);
+    let headers = super::raw::nested_headers(25_000);
+    let publishing = move || super::raw::publish(&super::support::url(), "domain-events", &key, &headers);
+    tokio::task::spawn_blocking(publishing).await.unwrap();
+    let event = next_one(&source).await;
+    assert!(format!("{:?}", event.message.headers).contains("nested too deeply"));
+    settle(&source, &event, Settlement::Ack).await;
+    // The connection is as it was.
+    bench.publish(bench.message("y")).await.unwrap();
+    let event = next_one(&source).await;
+    settle(&source, &event, Settlement::Ack).await;
+    assert_eq!(source.health().recoveries, 0);
+    source.close().await;
+    bench.done().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_released_event_comes_again() {
     for queue_type in [QueueType::Quorum, QueueType::Classic] {

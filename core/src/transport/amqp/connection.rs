@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use super::error::{self, TlsError};
+use super::network::{self, guarded};
 use super::url::{Config, Tls};
 use crate::{Error, ErrorKind, Result};
 
@@ -146,26 +147,27 @@ pub(super) async fn open(config: &Arc<Config>) -> Result<Live> {
         }
         None => None,
     };
-    let runtime = lapin::runtime::default_runtime().map_err(|e| error::connecting(e, config))?;
+    let tokio = async_rs::Runtime::tokio_current();
     let properties = ConnectionProperties::default()
         .with_connection_name("tidings".into())
         .with_client_property("product".into(), "Tidings".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let time = config.connection_timeout;
     let host = config.host.clone();
-    let connect = async move |uri: AMQPUri, runtime| {
+    let connect = async move |uri: AMQPUri, _| {
         mute();
         // lapin knows `connection_timeout` and ignores it where it connects without blocking.
         let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri };
-        let tcp = AMQPUriTcpExt::connect_with_config_async(&plain, TLSConfig::default(), &runtime);
+        let tcp = AMQPUriTcpExt::connect_with_config_async(&plain, TLSConfig::default(), &tokio);
         let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {time:?}"));
         let stream = tokio::time::timeout(time, tcp).await.map_err(|_| late())??;
-        let Some(tls) = &tls else { return Ok(stream) };
+        let Some(tls) = &tls else { return Ok(guarded(stream)) };
         let handshake = stream.into_tls(&host, tls.as_ref().as_ref());
         let failed = |e| io::Error::other(TlsError(e));
-        Ok(tokio::time::timeout(time, handshake).await.map_err(|_| failed(late()))?.map_err(failed)?)
+        let stream = tokio::time::timeout(time, handshake).await.map_err(|_| failed(late()))?.map_err(failed)?;
+        Ok(guarded(stream))
     };
-    let opening = Connection::connector(config.to_uri(), runtime, connect, properties);
+    let opening = Connection::connector(config.to_uri(), network::runtime(), connect, properties);
     // TCP and TLS have their own limits within; this one is for the login.
     let connection = tokio::time::timeout(time.saturating_mul(3), opening).await.map_err(|_| {
         Error::new(

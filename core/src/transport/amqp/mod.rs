@@ -19,6 +19,8 @@ mod error;
 mod headers;
 mod lane;
 mod lattice;
+mod nesting;
+mod network;
 mod ordered;
 mod outbound;
 mod pipeline;
