@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidings::transport::Settlement;
 
-use super::support::{Bench, Wire, delete_queue, drain, next_one, server, services, settle, unique, until};
+use super::support::{Bench, Wire, delete_queue, drain, next, next_one, server, services, settle, unique, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_lost_while_publishing_lose_nothing() {
@@ -136,18 +136,40 @@ async fn a_dead_letter_queue_that_is_gone_is_declared_again() {
     bench.done().await;
 }
 
+/// What never left is known not to be there; of what left and was not confirmed, nobody knows. Neither is sent again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publish_that_cannot_be_sent_times_out() {
-    let Some(bench) = Bench::new("timeout").await else { return };
-    // A deadline in the past is the shortest outage.
-    let mut message = bench.message("x");
-    message.deadline = Some(tokio::time::Instant::now().into_std());
-    match bench.publish(message).await {
-        Ok(_) => {}
-        Err(error) => assert_eq!(error.code(), "TIMEOUT"),
+#[allow(clippy::await_holding_lock, reason = "the wire stays frozen meanwhile")]
+async fn a_publish_that_cannot_be_sent_or_confirmed_times_out() {
+    let wire = Wire::new(None);
+    let Some(bench) = Bench::at(&wire.url, "timeout").await else { return };
+    let source = bench.subscribe().await;
+    let soon = || tokio::time::Instant::now() + Duration::from_millis(300);
+    let message = |word: &str| bench.message(word).with_deadline(Some(soon().into_std()));
+
+    // The connection for publishing is not there yet.
+    wire.refuse(true);
+    let error = bench.publish(message("unsent")).await.unwrap_err();
+    assert!(error.code() == "TIMEOUT" && !error.outcome_unknown(), "{error:?}");
+    wire.refuse(false);
+    bench.publish(bench.message("between")).await.unwrap();
+
+    let frozen = wire.freeze();
+    let error = bench.publish(message("unconfirmed")).await.unwrap_err();
+    assert!(error.code() == "TIMEOUT" && error.outcome_unknown(), "{error:?}");
+    drop(frozen);
+    bench.publish(bench.message("after")).await.unwrap();
+
+    let mut words = Vec::new();
+    while words.last().is_none_or(|word| word != "after") {
+        for event in next(&source, 10).await {
+            words.extend(event.message.routing_key.rsplit('.').next().map(str::to_owned));
+            settle(&source, &event, Settlement::Ack).await;
+        }
     }
-    let start = tokio::time::Instant::now();
-    bench.transport.close().await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(5));
-    assert_eq!(bench.publish(bench.message("x")).await.unwrap_err().code(), "CLOSED");
+    assert_eq!(words, ["between", "unconfirmed", "after"]);
+    source.close().await;
+    let closing = bench.transport.clone();
+    bench.done().await;
+    let error = closing.publish(vec![super::support::message("a.b")]).await.remove(0).unwrap_err();
+    assert_eq!(error.code(), "CLOSED");
 }

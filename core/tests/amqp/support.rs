@@ -1,9 +1,11 @@
 //! A subscription of its own for each test, deleted at the end; a bare lapin channel to look and to disturb with.
 
 use std::collections::HashSet;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
@@ -181,10 +183,13 @@ pub(super) async fn delete_queue(queue: &str) {
     connection.close(200, "".into()).await.unwrap();
 }
 
-/// Stands between a transport and the broker, and cuts the wire when it is told to.
+/// Stands between a transport and the broker, and disturbs when it is told to.
 pub(super) struct Wire {
     pub(super) url: String,
     ends: Arc<Mutex<Vec<TcpStream>>>,
+    refusing: Arc<AtomicBool>,
+    /// Bytes pass while it is free.
+    gate: Arc<RwLock<()>>,
 }
 
 impl Wire {
@@ -198,22 +203,37 @@ impl Wire {
             url.set_path(vhost);
         }
         let ends = Arc::new(Mutex::new(Vec::new()));
-        let opened = ends.clone();
+        let (refusing, gate) = (Arc::new(AtomicBool::new(false)), Arc::new(RwLock::new(())));
+        let (opened, refused, open) = (ends.clone(), refusing.clone(), gate.clone());
         std::thread::spawn(move || {
             for client in listener.incoming() {
+                if refused.load(Ordering::Acquire) {
+                    continue;
+                }
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(&broker)) else { continue };
                 for (from, to) in [(&client, &server), (&server, &client)] {
                     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     opened.lock().unwrap().push(to.try_clone().unwrap());
+                    let open = open.clone();
                     std::thread::spawn(move || {
                         // However it ends, the other side hears of it.
-                        let copied = std::io::copy(&mut from, &mut to);
-                        to.shutdown(std::net::Shutdown::Both).or(copied.map(|_| ())).ok();
+                        let copied = pass(&mut from, &mut to, &open);
+                        to.shutdown(std::net::Shutdown::Both).or(copied).ok();
                     });
                 }
             }
         });
-        Self { url: url.into(), ends }
+        Self { url: url.into(), ends, refusing, gate }
+    }
+
+    /// Whether new connections are cut at once.
+    pub(super) fn refuse(&self, refusing: bool) {
+        self.refusing.store(refusing, Ordering::Release);
+    }
+
+    /// Holds back every byte until what it returns is dropped.
+    pub(super) fn freeze(&self) -> RwLockWriteGuard<'_, ()> {
+        self.gate.write().unwrap()
     }
 
     /// Cuts every connection there is now.
@@ -221,6 +241,18 @@ impl Wire {
         for end in self.ends.lock().unwrap().drain(..) {
             end.shutdown(std::net::Shutdown::Both).ok();
         }
+    }
+}
+
+fn pass(from: &mut TcpStream, to: &mut TcpStream, gate: &RwLock<()>) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let _open = gate.read().unwrap();
+        to.write_all(&buffer[..count])?;
     }
 }
 
