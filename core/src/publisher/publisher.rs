@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::options::When;
+use super::under_way::UnderWay;
 use super::{PublishMiddleware, PublishNext, PublishOptions};
 use crate::broker::Broker;
 use crate::event::{encode, name};
@@ -158,8 +159,8 @@ impl Publisher {
             if batch.is_empty() {
                 continue;
             }
-            let sent = match self.permits(batch.len()).await {
-                Ok(_permits) => self.broker.transport().publish(batch).await,
+            let sent = match self.hand_over(batch).await {
+                Ok(sent) => sent,
                 Err(error) => places.iter().map(|_| Err(error.duplicate())).collect(),
             };
             for ((place, routing_key), result) in places.into_iter().zip(sent) {
@@ -170,11 +171,11 @@ impl Publisher {
         results
     }
 
-    /// Waits until every publish that somebody waits for at the call is confirmed or has failed. Calls made meanwhile wait.
+    /// Waits until every publish that had begun at the call is confirmed or has failed, those whose futures were dropped
+    /// too. Calls made meanwhile wait.
     ///
-    /// An event whose future was dropped is on its way all the same, but is not waited for.
+    /// A publish begins when its future is polled first, unless it has to wait for a middleware or for room.
     pub async fn flush(&self) -> Result<()> {
-        self.broker.here()?;
         self.permits(MAX_IN_FLIGHT).await.map(drop)
     }
 
@@ -187,9 +188,22 @@ impl Publisher {
         &self.middleware
     }
 
-    async fn permits(&self, count: usize) -> Result<SemaphorePermit<'_>> {
+    async fn permits(&self, count: usize) -> Result<OwnedSemaphorePermit> {
         let count = u32::try_from(count.min(MAX_IN_FLIGHT)).unwrap_or(u32::MAX);
-        self.in_flight.acquire_many(count).await.map_err(|_| Error::new(ErrorKind::Closed, "the publisher is closed"))
+        let permits = self.in_flight.clone().acquire_many_owned(count).await;
+        permits.map_err(|_| Error::new(ErrorKind::Closed, "the publisher is closed"))
+    }
+
+    /// Gives the transport these messages. From then on they are on their way, even if this future is dropped.
+    async fn hand_over(&self, batch: Vec<Message>) -> Result<Vec<Result<Receipt>>> {
+        let permits = self.permits(batch.len()).await?;
+        let transport = self.broker.transport().clone();
+        let publish = async move {
+            let results = transport.publish(batch).await;
+            drop(permits);
+            results
+        };
+        Ok(UnderWay::new(publish).await)
     }
 
     pub(super) async fn send(&self, event: DomainEvent, options: &PublishOptions) -> Result<Receipt> {
@@ -202,8 +216,7 @@ impl Publisher {
     async fn send_one(&self, event: DomainEvent, options: &PublishOptions) -> Result<Receipt> {
         let message = self.message(event, options)?;
         let span = tracing::info_span!("publish", id = %message.id, routing_key = %message.routing_key);
-        let _permit = self.permits(1).await?;
-        let result = self.broker.transport().publish(vec![message]).instrument(span).await.pop();
+        let result = self.hand_over(vec![message]).instrument(span).await?.pop();
         result.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "the transport gave no result")))
     }
 
