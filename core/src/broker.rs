@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::codec::{BodyCodec, Codecs};
 use crate::host::Process;
 use crate::metrics::{Metric, Registry};
 use crate::publisher::Publisher;
 use crate::subscriber::Subscriber;
+use crate::trace::Propagator;
 use crate::transport::{SubscriptionInfo, Transport, registry};
 use crate::{Error, ErrorKind, Result};
 
@@ -26,6 +28,8 @@ pub const DEFAULT_URL: &str = "sqlite:tidings.db";
 #[derive(Clone)]
 pub struct Broker {
     inner: Arc<Inner>,
+    codecs: Codecs,
+    propagator: Option<Arc<dyn Propagator>>,
 }
 
 struct Inner {
@@ -41,14 +45,7 @@ impl Broker {
     /// Errors: `INVALID_URL`, `UNSUPPORTED_TRANSPORT`, `CONNECTION_FAILED`, `ACCESS_REFUSED`, `TLS_FAILED`, the store's.
     pub async fn connect(url: &str) -> Result<Self> {
         let transport = registry::connect(url).await?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                home: Process::here(),
-                transport,
-                metrics: Registry::default(),
-                url: registry::redact(url),
-            }),
-        })
+        Ok(Self::new(transport, registry::redact(url)))
     }
 
     /// As [`connect`](Self::connect), for tools that look: where a store is a file and there is none, none is made.
@@ -86,7 +83,24 @@ impl Broker {
     /// Uses a transport that was made elsewhere.
     pub fn with_transport(transport: Arc<dyn Transport>) -> Self {
         let url = format!("{}:", transport.capabilities().name);
-        Self { inner: Arc::new(Inner { home: Process::here(), transport, metrics: Registry::default(), url }) }
+        Self::new(transport, url)
+    }
+
+    fn new(transport: Arc<dyn Transport>, url: String) -> Self {
+        let inner = Inner { home: Process::here(), transport, metrics: Registry::default(), url };
+        Self { inner: Arc::new(inner), codecs: Codecs::default(), propagator: None }
+    }
+
+    /// Reads and writes bodies of another content type than JSON too, in what is made from this handle afterwards.
+    pub fn codec(mut self, codec: impl BodyCodec) -> Self {
+        self.codecs = self.codecs.with(codec);
+        self
+    }
+
+    /// Carries the context of traces along with events, in what is made from this handle afterwards.
+    pub fn propagator(mut self, propagator: impl Propagator) -> Self {
+        self.propagator = Some(Arc::new(propagator));
+        self
     }
 
     /// A publisher to this broker.
@@ -144,6 +158,14 @@ impl Broker {
 
     pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
         &self.inner.transport
+    }
+
+    pub(crate) fn codecs(&self) -> &Codecs {
+        &self.codecs
+    }
+
+    pub(crate) fn propagator_in_use(&self) -> Option<&Arc<dyn Propagator>> {
+        self.propagator.as_ref()
     }
 
     pub(crate) fn registry(&self) -> &Registry {

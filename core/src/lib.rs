@@ -10,6 +10,7 @@
 mod broker;
 #[cfg(feature = "catalog")]
 pub mod catalog;
+mod codec;
 pub mod doctor;
 mod error;
 pub mod event;
@@ -23,6 +24,7 @@ pub mod settlement;
 mod subscriber;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod trace;
 pub mod transport;
 
 /// The code of the README and the guides compiles, and runs where it can.
@@ -38,8 +40,9 @@ mod documents {
 }
 
 pub use broker::{BROKER_URL_VARIABLE, Broker, DEFAULT_URL, REQUIRE_BROKER_VARIABLE};
+pub use codec::BodyCodec;
 pub use error::{BoxError, Error, ErrorKind, Result};
-pub use event::{DomainEvent, HeaderValue, Headers, Timestamp};
+pub use event::{DomainEvent, HeaderValue, Headers, Payload, Timestamp};
 pub use metrics::{Metric, MetricKind};
 pub use policy::{Backoff, RetryPolicy};
 pub use publisher::{PublishMiddleware, PublishNext, PublishOptions, Publisher};
@@ -49,4 +52,7 @@ pub use subscriber::{
     DeadLetter, Deliveries, Delivery, Discard, Middleware, Next, Retry, Running, Subscriber, SubscriptionBuilder,
     SubscriptionHealth, SubscriptionOptions, Wanted,
 };
+#[cfg(feature = "tower")]
+pub use subscriber::{HandleRequest, HandleService};
+pub use trace::{Propagator, TraceContext};
 pub use transport::{KeyOrder, OnDead, OnRetry, QueueType, Receipt};

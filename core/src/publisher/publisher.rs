@@ -214,8 +214,9 @@ impl Publisher {
     }
 
     async fn send_one(&self, event: DomainEvent, options: &PublishOptions) -> Result<Receipt> {
-        let message = self.message(event, options)?;
-        let span = tracing::info_span!("publish", id = %message.id, routing_key = %message.routing_key);
+        let span = tracing::info_span!("publish", id = event.id(), routing_key = event.routing_key());
+        // Inside its own span, so that this is what the event's handlers continue.
+        let message = span.in_scope(|| self.message(event, options))?;
         let result = self.hand_over(vec![message]).instrument(span).await?.pop();
         result.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "the transport gave no result")))
     }
@@ -224,6 +225,11 @@ impl Publisher {
         if event.headers().iter().any(|(n, _)| n.starts_with("tidings-")) {
             // An event that was received and is sent on starts its own life: none of its attempts, no delay bits.
             *event.headers_mut() = replayed(event.headers());
+        }
+        if let Some(propagator) = self.broker.propagator_in_use()
+            && event.headers().get(name::TRACEPARENT).is_none()
+        {
+            propagator.inject(event.headers_mut());
         }
         event.headers().check()?;
         if let Some(key) = event.headers().get(name::KEY).filter(|key| key.as_str().is_none()) {
@@ -239,7 +245,10 @@ impl Publisher {
             None => self.exchange.clone(),
         };
         let deliver_at = self.deliver_at(options)?;
-        let body = encode(&event);
+        let body = match self.broker.codecs().encode(&event)? {
+            Some(foreign) => foreign,
+            None => encode(&event),
+        };
         if body.len() > self.max_payload {
             return Err(Error::new(
                 ErrorKind::PayloadTooLarge,

@@ -2,22 +2,24 @@
 
 use std::fmt;
 
-use crate::event::{DomainEvent, Headers, Payload, Timestamp, decode, name};
+use crate::codec::Codecs;
+use crate::event::{DomainEvent, Headers, Payload, Timestamp, name};
 use crate::settlement::{reason, time};
 use crate::transport::{Message, StoredDeadLetter, Token};
 use crate::{Error, Result};
 
 /// A dead letter as `Broker::dead_letters` shows it. A copy: looking changes nothing.
 pub struct DeadLetterEntry {
-    event: Result<DomainEvent, (Error, Headers)>,
+    event: Result<DomainEvent, Error>,
     message: Message,
     token: Token,
 }
 
 impl DeadLetterEntry {
-    pub(super) fn new(stored: StoredDeadLetter) -> Self {
+    pub(super) fn new(stored: StoredDeadLetter, codecs: &Codecs) -> Self {
         let StoredDeadLetter { token, message } = stored;
-        Self { event: decode(&message.body, message.headers.clone()), message, token }
+        let event = codecs.decode(message.clone()).map_err(|unreadable| unreadable.error);
+        Self { event, message, token }
     }
 
     pub(super) fn token(&self) -> Token {
@@ -30,7 +32,7 @@ impl DeadLetterEntry {
 
     /// The event; the error says what is wrong with it if it was dead-lettered as undecodable.
     pub fn event(&self) -> Result<&DomainEvent, &Error> {
-        self.event.as_ref().map_err(|(error, _)| error)
+        self.event.as_ref()
     }
 
     /// The body as it travelled.

@@ -201,7 +201,7 @@ impl Replay {
     /// Those of a page that are meant, as many as the limit lets through.
     fn choose(&self, found: Vec<StoredDeadLetter>, report: &mut ReplayReport) -> Arc<[DeadLetterEntry]> {
         let mut page = Vec::new();
-        for dead in found.into_iter().map(DeadLetterEntry::new) {
+        for dead in found.into_iter().map(|stored| DeadLetterEntry::new(stored, self.broker.codecs())) {
             report.seen += 1;
             if report.chosen < self.limit && self.filter.chooses(&dead) {
                 report.chosen += 1;
@@ -291,7 +291,8 @@ impl Broker {
             match walk.next(PAGE.min(limit - found.len()).max(1)).await {
                 Ok(page) if page.is_empty() => break Ok(()),
                 Ok(page) => {
-                    found.extend(page.into_iter().map(DeadLetterEntry::new).filter(|dead| filter.chooses(dead)));
+                    let entries = page.into_iter().map(|stored| DeadLetterEntry::new(stored, self.codecs()));
+                    found.extend(entries.filter(|dead| filter.chooses(dead)));
                 }
                 Err(error) => break Err(error),
             }

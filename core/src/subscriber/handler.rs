@@ -104,7 +104,7 @@ where
 }
 
 /// What a handler's error means: [`Retry`], [`DeadLetter`] and [`Discard`] anywhere in its chain say so themselves.
-fn outcome(error: &(dyn std::error::Error + Send + Sync + 'static), type_name: &str) -> Outcome {
+pub(super) fn outcome(error: &(dyn std::error::Error + Send + Sync + 'static), type_name: &str) -> Outcome {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(e) = cause {
         if let Some(retry) = e.downcast_ref::<Retry>() {

@@ -20,15 +20,16 @@ pub trait Middleware: Send + Sync + 'static {
 
 /// What comes after a middleware: the next one, in the end the handler.
 pub struct Next<'a> {
-    pub(super) middleware: &'a [Arc<dyn Middleware>],
+    pub(super) middleware: &'a Arc<[Arc<dyn Middleware>]>,
+    pub(super) at: usize,
     pub(super) handler: &'a Handler,
 }
 
 impl Next<'_> {
     /// Goes on with this event.
     pub async fn run(self, event: DomainEvent) -> Outcome {
-        match self.middleware.split_first() {
-            Some((first, rest)) => first.handle(event, Next { middleware: rest, handler: self.handler }).await,
+        match self.middleware.get(self.at) {
+            Some(middleware) => middleware.handle(event, Next { at: self.at + 1, ..self }).await,
             None => (self.handler)(event).await,
         }
     }

@@ -6,6 +6,8 @@ mod delivery;
 mod handler;
 mod health;
 mod keys;
+#[cfg(feature = "tower")]
+mod layer;
 mod middleware;
 mod runner;
 mod running;
@@ -19,6 +21,8 @@ pub use deliveries::Deliveries;
 pub use delivery::Delivery;
 pub use handler::{DeadLetter, Discard, Retry};
 pub use health::SubscriptionHealth;
+#[cfg(feature = "tower")]
+pub use layer::{HandleRequest, HandleService};
 pub use middleware::{Middleware, Next};
 pub use running::Running;
 pub use subscriber::Subscriber;

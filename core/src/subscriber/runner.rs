@@ -14,16 +14,24 @@ use super::session::Phase;
 use super::{Deliveries, Middleware, Next};
 use crate::event::DomainEvent;
 use crate::settlement::{Failure, Outcome, reason};
+use crate::trace::Propagator;
 
 /// Events that a lone worker takes at a time, as long as its handler never waits.
 const BATCH: usize = 128;
 /// Longest time that an outcome waits for others to be settled with.
 const LONGEST_WAIT: Duration = Duration::from_millis(4);
 
+/// What every handler of a subscriber has around it.
+#[derive(Clone)]
+pub(super) struct Around {
+    pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
+    pub(super) propagator: Option<Arc<dyn Propagator>>,
+}
+
 pub(super) struct Runner {
     pub(super) deliveries: Arc<Deliveries>,
     pub(super) handler: Handler,
-    pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
+    pub(super) around: Around,
     pub(super) timeout: Option<Duration>,
     pub(super) concurrency: usize,
 }
@@ -83,11 +91,14 @@ impl Runner {
     async fn run(&self, event: DomainEvent) -> Outcome {
         let span = tracing::info_span!("handle", subscription = %self.deliveries.session.spec.name, id = event.id(),
             routing_key = event.routing_key(), retries = event.retries());
+        if let Some(propagator) = &self.around.propagator {
+            propagator.extract(&event, &span);
+        }
         let handled = async {
-            if self.middleware.is_empty() {
+            if self.around.middleware.is_empty() {
                 (self.handler)(event).await
             } else {
-                Next { middleware: &self.middleware, handler: &self.handler }.run(event).await
+                Next { middleware: &self.around.middleware, at: 0, handler: &self.handler }.run(event).await
             }
         };
         // The handler's state is dropped with its future, and nothing of ours is shared with it.

@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use super::runner::Runner;
+use super::runner::{Around, Runner};
 use super::subscriber::Registered;
-use super::{Deliveries, Middleware, SubscriptionHealth};
+use super::{Deliveries, SubscriptionHealth};
 use crate::host::Process;
 use crate::{Error, ErrorKind, Result};
 
@@ -28,7 +28,7 @@ pub struct Running {
 impl Running {
     pub(super) fn start(
         opened: impl Iterator<Item = (Registered, Deliveries)>,
-        middleware: &Arc<[Arc<dyn Middleware>]>,
+        around: &Around,
         drain_timeout: Duration,
     ) -> Self {
         let mut workers = JoinSet::new();
@@ -39,7 +39,7 @@ impl Running {
             let runner = Arc::new(Runner {
                 deliveries,
                 handler,
-                middleware: middleware.clone(),
+                around: around.clone(),
                 timeout: options.timeout,
                 concurrency: options.concurrency,
             });

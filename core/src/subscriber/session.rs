@@ -21,6 +21,7 @@ use super::builder::Wanted;
 use super::delivery::{Delivery, Parts};
 use super::keys::KeyGate;
 use super::settler::{Completion, Item, Settler};
+use crate::codec::Codecs;
 use crate::host::Process;
 use crate::metrics::SubscriptionCounters;
 use crate::settlement::{Effect, Outcome, SettlementPolicy, decide};
@@ -35,6 +36,7 @@ pub(super) struct Session {
     pub(super) settler: Settler,
     policy: SettlementPolicy,
     wanted: Option<Wanted>,
+    codecs: Codecs,
     transport: Arc<dyn Transport>,
     state: Mutex<State>,
     /// Of the source, when it was last looked at.
@@ -95,6 +97,7 @@ impl Session {
         policy: SettlementPolicy,
         spec: SubscriptionSpec,
         counters: Arc<SubscriptionCounters>,
+        codecs: Codecs,
     ) -> Self {
         Self {
             home: Process::here(),
@@ -104,6 +107,7 @@ impl Session {
             settler: Settler::default(),
             policy,
             wanted: None,
+            codecs,
             transport,
             state: Mutex::default(),
             recoveries: AtomicU64::new(0),

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::builder::{SubscriptionBuilder, SubscriptionOptions};
 use super::handler::Handler;
+use super::runner::Around;
 use super::session::Session;
 use super::{Deliveries, Middleware, Running};
 use crate::broker::Broker;
@@ -89,7 +90,11 @@ impl Subscriber {
         for one in &registered {
             opened.push(self.open(&one.options).await?);
         }
-        Ok(Running::start(registered.into_iter().zip(opened), &self.middleware.as_slice().into(), self.drain_timeout))
+        let around = Around {
+            middleware: self.middleware.as_slice().into(),
+            propagator: self.broker.propagator_in_use().cloned(),
+        };
+        Ok(Running::start(registered.into_iter().zip(opened), &around, self.drain_timeout))
     }
 
     /// The broker that this subscriber listens to.
@@ -116,8 +121,9 @@ impl Subscriber {
         let policy = options.settlement_policy(&transport.capabilities());
         let counters = self.broker.registry().subscription(&policy.subscription);
         let source = transport.subscribe(&options.spec).await?;
+        let codecs = self.broker.codecs().clone();
         let session = Arc::new(
-            Session::new(source, transport.clone(), policy, options.spec.clone(), counters)
+            Session::new(source, transport.clone(), policy, options.spec.clone(), counters, codecs)
                 .wanting(options.wanted.clone()),
         );
         session.counters.watch(Arc::<Session>::downgrade(&session));

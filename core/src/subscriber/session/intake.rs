@@ -9,8 +9,8 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::{Alone, Parts, Phase, Session, State, Waiting};
-use crate::event::{DomainEvent, decode, name};
-use crate::settlement::{Outcome, decide, reason, triage};
+use crate::codec::Unreadable;
+use crate::settlement::{Outcome, decide, triage};
 use crate::transport::Incoming;
 use crate::{Error, Result};
 
@@ -120,32 +120,22 @@ impl Session {
 
     /// Decodes, and decides about what no handler may see (yet).
     fn examine(&self, incoming: Incoming, since: Instant) -> Waiting {
-        let Incoming { token, message, lost_deliveries } = incoming;
-        let now = || self.transport.now();
-        let give_up = |headers: &_, reason: &str, message: String| {
-            let outcome = Outcome::DeadLetter { reason: reason.into(), message: Some(message) };
-            Some(decide(&self.policy, headers, outcome, now(), 0.0))
-        };
-        let mut verdict = None;
-        if self.wanted.as_ref().is_some_and(|wanted| !wanted(&message.headers)) {
-            verdict = Some(decide(&self.policy, &message.headers, Outcome::Discard, now(), 0.0));
-        } else if let Some(other) = message.headers.text(name::CONTENT_TYPE).filter(|t| !is_json(t)) {
-            verdict = give_up(&message.headers, reason::UNSUPPORTED_CONTENT_TYPE, format!("no codec for {other}"));
-        }
-        let event = match decode(&message.body, message.headers) {
-            Ok(event) => event,
-            Err((error, headers)) => {
-                verdict = verdict.or_else(|| give_up(&headers, reason::UNDECODABLE, error.to_string()));
-                DomainEvent::from_parts(message.routing_key, message.body, None, message.id, message.timestamp, headers)
+        let Incoming { token, mut message, lost_deliveries } = incoming;
+        let given_key = message.key.take();
+        let unwanted = self.wanted.as_ref().is_some_and(|wanted| !wanted(&message.headers));
+        let (event, unreadable) = match self.codecs.decode(message) {
+            Ok(event) => (event, None),
+            Err(unreadable) => {
+                let Unreadable { event, reason, error } = *unreadable;
+                (event, Some(Outcome::DeadLetter { reason: reason.into(), message: Some(error.to_string()) }))
             }
         };
-        let verdict = verdict.or_else(|| triage(&self.policy, event.headers(), lost_deliveries, now()));
-        let key = self.spec.ordered.and_then(|_| message.key.or_else(|| event.shared_key()));
+        let now = || self.transport.now();
+        let outcome = if unwanted { Some(Outcome::Discard) } else { unreadable };
+        let verdict = outcome
+            .map(|outcome| decide(&self.policy, event.headers(), outcome, now(), 0.0))
+            .or_else(|| triage(&self.policy, event.headers(), lost_deliveries, now()));
+        let key = self.spec.ordered.and_then(|_| given_key.or_else(|| event.shared_key()));
         Waiting { parts: Parts { event, token, key, since, lost_deliveries }, verdict }
     }
-}
-
-fn is_json(content_type: &str) -> bool {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
 }
