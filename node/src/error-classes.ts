@@ -91,3 +91,69 @@ export class ForkedClientError extends TidingsError {}
 
 /** `INTERNAL`: A defect of Tidings itself. */
 export class InternalError extends TidingsError {}
+
+/** `CATALOG_INVALID`: The catalog's file cannot be read, or declares what makes no sense. */
+export class CatalogInvalidError extends TidingsError {}
+
+/** `CATALOG_CONFLICT`: The catalog has an entry of this tag with other content. */
+export class CatalogConflictError extends TidingsError {}
+
+/** `INVALID_EVENT_NAME`: The event's name is not of the form broker:topic. */
+export class InvalidEventNameError extends TidingsError {}
+
+/** `PRODUCT_NOT_FOUND`: The catalog declares products, and not this one. */
+export class ProductNotFoundError extends TidingsError {}
+
+/** `ENV_REQUIRED`: No environment was named. */
+export class EnvRequiredError extends TidingsError {}
+
+/** `BROKER_NOT_FOUND`: The catalog does not declare this broker. */
+export class BrokerNotFoundError extends TidingsError {}
+
+/** `BROKER_ENV_NOT_FOUND`: The broker is not declared for this environment. */
+export class BrokerEnvNotFoundError extends TidingsError {}
+
+/** `TOPIC_NOT_FOUND`: The broker lists its topics, and not this one. */
+export class TopicNotFoundError extends TidingsError {}
+
+/** `PROVIDER_UNSUPPORTED`: No transport of this build serves the provider that the catalog names. */
+export class ProviderUnsupportedError extends TidingsError {}
+
+/** `SECRET_NOT_FOUND`: An environment variable that the catalog refers to is not set. */
+export class SecretNotFoundError extends TidingsError {}
+
+/** `CACHE_NOT_FOUND`: The catalog does not declare this cache. */
+export class CacheNotFoundError extends TidingsError {}
+
+/** `SESSION_INVALID`: The session's token was rejected; nothing was sent. */
+export class SessionInvalidError extends TidingsError {}
+
+/** `PUBLISH_FAILED`: An event could not be published; the cause says why, and whether trying again can help. */
+export class PublishFailedError extends TidingsError {}
+
+/** `SUBSCRIBE_FAILED`: A subscription could not be opened; the cause says why, and whether trying again can help. */
+export class SubscribeFailedError extends TidingsError {}
+
+/** `GET_EVENTS_FAILED`: Events could not be listed or counted. */
+export class GetEventsFailedError extends TidingsError {}
+
+/** `GET_EVENT_FAILED`: An event could not be looked up. */
+export class GetEventFailedError extends TidingsError {}
+
+/** `REPLAY_EVENT_FAILED`: An event could not be published again. */
+export class ReplayEventFailedError extends TidingsError {}
+
+/** `REPROCESS_DLQ_FAILED`: Dead letters could not be put back. */
+export class ReprocessDlqFailedError extends TidingsError {}
+
+/** `CHECK_IDEMPOTENCY_FAILED`: An idempotency key could not be looked up. */
+export class CheckIdempotencyFailedError extends TidingsError {}
+
+/** `PUBLISH_IDEMPOTENT_FAILED`: An event with an idempotency key could not be published. */
+export class PublishIdempotentFailedError extends TidingsError {}
+
+/** `BROWSER_NOT_SUPPORTED`: The package was loaded in a browser, where no broker can be reached. */
+export class BrowserNotSupportedError extends TidingsError {}
+
+/** `BROKER_SERVICE_LOAD_FAILED`: The native part of the package could not be loaded. */
+export class BrokerServiceLoadFailedError extends TidingsError {}

@@ -2,6 +2,7 @@
 
 export type { Abortable, AbortSignalLike } from "./abort";
 export { Broker, type BrokerOptions, type Capabilities, type Metric, type SubscriptionInfo } from "./broker";
+export { BrokersService, type BrokersServiceRequest } from "./brokers-service";
 export type { Handler } from "./consumer";
 export { currentEvent, type HandlerContext } from "./context";
 export type { Delay } from "./delay";
@@ -11,6 +12,18 @@ export { DomainEvent, type EventOptions, type WireEvent } from "./event";
 export type { DeliveryStream } from "./events";
 export { Life, type LifeEvents } from "./life";
 export type { Logger } from "./logger";
+export {
+  type Absent,
+  type IConsumeInput,
+  type IMessageBrokerPublishInput,
+  type IMessageBrokerSubscribeInput,
+  type IProduceInput,
+  type ISession,
+  MessageBroker,
+  type MessageContext,
+  type PublishResult,
+  type SubscribeResult,
+} from "./message-broker";
 export type { Middleware } from "./middleware";
 export type { HeaderValue } from "./native";
 export { DeadLetter, Discard, type Redact, Retry } from "./outcome";
@@ -31,4 +44,5 @@ export { Running, type SubscriptionHealth } from "./running";
 export type { SchemaIssue, SchemaResult, StandardSchema } from "./schema";
 export { type HandleOptions, type StartOptions, Subscriber, type SubscriberOptions } from "./subscriber";
 export type { SubscriptionOptions } from "./subscription-options";
+export { messageBroker, Tidings, type TidingsOptions, tidings } from "./tidings";
 export { TidingsError } from "./tidings-error";

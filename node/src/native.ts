@@ -1,6 +1,7 @@
 // The addon, as `bindings/node` has it, loaded when the first object needs it: importing the package costs nothing.
 
 import { join } from "node:path";
+import { failure } from "./error";
 
 /** A flat array: number, routing key, id, seconds, object id, retries, headers, data, number, … */
 export type RawBatch = (number | string | null | Record<string, HeaderValue>)[];
@@ -150,9 +151,29 @@ export interface NativeReplay {
   giveUp(): void;
 }
 
+export interface NativeVerified {
+  tag: string;
+  subject?: string | undefined;
+}
+
+export interface NativeCatalog {
+  publish(op: number, request: string, verified: NativeVerified | undefined): void;
+  call(op: number, operation: string, request: string): void;
+  topic(op: number, broker: NativeBroker, request: string, verified: NativeVerified | undefined): void;
+  close(op: number): void;
+}
+
+export interface NativeCatalogSettings {
+  declared?: string | undefined;
+  path?: string | undefined;
+  product?: string | undefined;
+  env?: string | undefined;
+}
+
 export interface Native {
   Bridge: new (wake: () => void) => NativeBridge;
   Broker: new (bridge: NativeBridge, virtualTime: boolean) => NativeBroker;
+  Catalog: new (bridge: NativeBridge, settings: NativeCatalogSettings) => NativeCatalog;
   Publisher: new (broker: NativeBroker) => NativePublisher;
   Subscription: new (broker: NativeBroker) => NativeSubscription;
   Replay: new (broker: NativeBroker) => NativeReplay;
@@ -192,9 +213,12 @@ function load(): Native {
       if ((error as { code?: string }).code !== "MODULE_NOT_FOUND") failures.push(error);
     }
   }
-  throw new Error(
-    `tidings has no prebuilt addon for ${process.platform}-${process.arch} here; reinstall without --omit=optional, ` +
-      "or build it: cargo build --release -p tidings-node",
-    { cause: failures[0] },
+  throw failure(
+    "BROKER_SERVICE_LOAD_FAILED",
+    `tidings has no addon that works for ${process.platform}-${process.arch}`,
+    {
+      remedy: "reinstall without --omit=optional, or build it: cargo build --release -p tidings-node",
+      cause: failures[0],
+    },
   );
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use napi_derive::napi;
 use tidings::transport::memory::MemoryTransport;
-use tidings::{Broker as Core, DomainEvent, Error, ErrorKind, MetricKind, Result};
+use tidings::{Broker as Core, DomainEvent, Error, ErrorKind, MetricKind, Result, SubscriptionOptions};
 use tokio::runtime::Handle;
 
 use crate::bridge::{Answer, Bridge, Shared};
@@ -22,6 +22,8 @@ pub struct Broker {
 pub(crate) struct Inner {
     pub(crate) bridge: Arc<Shared>,
     core: OnceLock<Core>,
+    /// What its subscription is, if the catalog says so.
+    topic: OnceLock<SubscriptionOptions>,
     clock: Option<Clock>,
 }
 
@@ -45,6 +47,23 @@ impl Inner {
         self.core.get().ok_or_else(|| {
             Error::new(ErrorKind::Closed, "the broker is not connected").remedy("wait for connect() first")
         })
+    }
+
+    /// It was reached by way of the catalog, for the subscription of a topic.
+    pub(crate) fn connected(&self, core: Core, topic: SubscriptionOptions) {
+        self.core.get_or_init(|| core);
+        self.topic.get_or_init(|| topic);
+    }
+
+    /// The catalog's say in a subscription's options: its name, where it is bound, and which events it wants.
+    pub(crate) fn resolved(&self, mut options: SubscriptionOptions) -> SubscriptionOptions {
+        if let Some(topic) = self.topic.get() {
+            options.spec.name.clone_from(&topic.spec.name);
+            options.spec.exchange.clone_from(&topic.spec.exchange);
+            options.spec.binding_keys.clone_from(&topic.spec.binding_keys);
+            options.wanted.clone_from(&topic.wanted);
+        }
+        options
     }
 
     /// Runs `work` on the connected broker and answers `op` with it.
@@ -71,7 +90,9 @@ impl Broker {
         } else {
             None
         };
-        Ok(Self { inner: Arc::new(Inner { bridge: bridge.shared(), core: OnceLock::new(), clock }) })
+        Ok(Self {
+            inner: Arc::new(Inner { bridge: bridge.shared(), core: OnceLock::new(), topic: OnceLock::new(), clock }),
+        })
     }
 
     /// Reaches the broker of `url`, or of the environment where there is none.

@@ -9,6 +9,7 @@
 
 mod bridge;
 mod broker;
+mod catalog;
 mod convert;
 mod delivery;
 mod error;

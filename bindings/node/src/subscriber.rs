@@ -104,7 +104,7 @@ impl Subscription {
     #[napi]
     pub fn open(&self, op: u32, options: Options) {
         let options = match subscription_options(options) {
-            Ok(options) => options,
+            Ok(options) => self.broker.resolved(options),
             Err(error) => return self.broker.bridge.answer(op, Err(error)),
         };
         let (slot, closed) = (self.deliveries.clone(), self.closed.clone());
