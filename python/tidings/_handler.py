@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from . import _tracing, errors
-from ._native import DomainEvent, check_subscription
+from ._native import INVALID_DATA, DomainEvent, check_subscription
 from .controls import DeadLetter, Discard, Retry
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Registration:
                 return ("discard",)
             if isinstance(cause, InvalidDataError):
                 log.error("%s: %s %s: the data do not fit the model", self.name, event.routing_key, event.id)
-                return ("dead_letter", "invalid-data", str(cause))
+                return ("dead_letter", INVALID_DATA, str(cause))
             cause = cause.__cause__
         return self.failed(event, error)
 

@@ -10,11 +10,13 @@ from .errors import TidingsError
 __version__: Final[str]
 DEFAULT_EXCHANGE: Final[str]
 ERROR_CODES: Final[list[tuple[str, bool]]]
+INVALID_DATA: Final[str]
 
 _T_co = TypeVar("_T_co", covariant=True)
 __all__ = [
     "DEFAULT_EXCHANGE",
     "ERROR_CODES",
+    "INVALID_DATA",
     "Bridge",
     "Broker",
     "DeadLetterEntry",
@@ -209,6 +211,7 @@ class Publisher:
     ) -> Running: ...
     def publish_batch(self, events: Sequence[DomainEvent[Any]]) -> list[Receipt | TidingsError]: ...
     def publish_batch_soon(self, bridge: Bridge, future: Any, events: Sequence[DomainEvent[Any]]) -> Running: ...
+    def publish_each_soon(self, bridge: Bridge, futures: Sequence[Any], events: Sequence[DomainEvent[Any]]) -> None: ...
     def flush(self) -> None: ...
     def flush_soon(self, bridge: Bridge, future: Any) -> Running: ...
 

@@ -10,33 +10,55 @@ import builtins
 __all__ = [
     "BY_CODE",
     "AccessRefusedError",
+    "BrokerEnvNotFoundError",
+    "BrokerNotFoundError",
+    "BrokerServiceLoadFailedError",
+    "BrowserNotSupportedError",
+    "CacheNotFoundError",
+    "CatalogConflictError",
+    "CatalogInvalidError",
+    "CheckIdempotencyFailedError",
     "ClosedError",
     "ConnectionFailedError",
+    "EnvRequiredError",
     "ForkedClientError",
+    "GetEventFailedError",
+    "GetEventsFailedError",
     "HeadersTooLargeError",
     "InternalError",
     "InvalidBindingKeyError",
     "InvalidDelayError",
     "InvalidEventError",
+    "InvalidEventNameError",
     "InvalidHeaderError",
     "InvalidNameError",
     "InvalidOptionError",
     "InvalidRoutingKeyError",
     "InvalidUrlError",
     "PayloadTooLargeError",
+    "ProductNotFoundError",
+    "ProviderUnsupportedError",
+    "PublishFailedError",
+    "PublishIdempotentFailedError",
     "RejectedError",
+    "ReplayEventFailedError",
+    "ReprocessDlqFailedError",
     "SchemaTooNewError",
+    "SecretNotFoundError",
+    "SessionInvalidError",
     "StaleDeliveryError",
     "StoreBusyError",
     "StoreCorruptError",
     "StoreFullError",
     "StoreReadOnlyError",
     "StoreSharedInProcessError",
+    "SubscribeFailedError",
     "SubscriptionConflictError",
     "SubscriptionNotFoundError",
     "TidingsError",
     "TimeoutError",
     "TlsFailedError",
+    "TopicNotFoundError",
     "UnroutableError",
     "UnsupportedError",
     "UnsupportedTransportError",
@@ -305,6 +327,160 @@ class InternalError(TidingsError):
     retryable = False
 
 
+class CatalogInvalidError(TidingsError):
+    """The catalog's file cannot be read, or declares what makes no sense."""
+
+    code = "CATALOG_INVALID"
+    retryable = False
+
+
+class CatalogConflictError(TidingsError):
+    """The catalog has an entry of this tag with other content."""
+
+    code = "CATALOG_CONFLICT"
+    retryable = False
+
+
+class InvalidEventNameError(TidingsError, ValueError):
+    """The event's name is not of the form broker:topic."""
+
+    code = "INVALID_EVENT_NAME"
+    retryable = False
+
+
+class ProductNotFoundError(TidingsError):
+    """The catalog declares products, and not this one."""
+
+    code = "PRODUCT_NOT_FOUND"
+    retryable = False
+
+
+class EnvRequiredError(TidingsError):
+    """No environment was named."""
+
+    code = "ENV_REQUIRED"
+    retryable = False
+
+
+class BrokerNotFoundError(TidingsError):
+    """The catalog does not declare this broker."""
+
+    code = "BROKER_NOT_FOUND"
+    retryable = False
+
+
+class BrokerEnvNotFoundError(TidingsError):
+    """The broker is not declared for this environment."""
+
+    code = "BROKER_ENV_NOT_FOUND"
+    retryable = False
+
+
+class TopicNotFoundError(TidingsError):
+    """The broker lists its topics, and not this one."""
+
+    code = "TOPIC_NOT_FOUND"
+    retryable = False
+
+
+class ProviderUnsupportedError(TidingsError):
+    """No transport of this build serves the provider that the catalog names."""
+
+    code = "PROVIDER_UNSUPPORTED"
+    retryable = False
+
+
+class SecretNotFoundError(TidingsError):
+    """An environment variable that the catalog refers to is not set."""
+
+    code = "SECRET_NOT_FOUND"
+    retryable = False
+
+
+class CacheNotFoundError(TidingsError):
+    """The catalog does not declare this cache."""
+
+    code = "CACHE_NOT_FOUND"
+    retryable = False
+
+
+class SessionInvalidError(TidingsError):
+    """The session's token was rejected; nothing was sent."""
+
+    code = "SESSION_INVALID"
+    retryable = False
+
+
+class PublishFailedError(TidingsError):
+    """An event could not be published; the cause says why, and whether trying again can help."""
+
+    code = "PUBLISH_FAILED"
+    retryable = False
+
+
+class SubscribeFailedError(TidingsError):
+    """A subscription could not be opened; the cause says why, and whether trying again can help."""
+
+    code = "SUBSCRIBE_FAILED"
+    retryable = False
+
+
+class GetEventsFailedError(TidingsError):
+    """Events could not be listed or counted."""
+
+    code = "GET_EVENTS_FAILED"
+    retryable = False
+
+
+class GetEventFailedError(TidingsError):
+    """An event could not be looked up."""
+
+    code = "GET_EVENT_FAILED"
+    retryable = False
+
+
+class ReplayEventFailedError(TidingsError):
+    """An event could not be published again."""
+
+    code = "REPLAY_EVENT_FAILED"
+    retryable = False
+
+
+class ReprocessDlqFailedError(TidingsError):
+    """Dead letters could not be put back."""
+
+    code = "REPROCESS_DLQ_FAILED"
+    retryable = False
+
+
+class CheckIdempotencyFailedError(TidingsError):
+    """An idempotency key could not be looked up."""
+
+    code = "CHECK_IDEMPOTENCY_FAILED"
+    retryable = False
+
+
+class PublishIdempotentFailedError(TidingsError):
+    """An event with an idempotency key could not be published."""
+
+    code = "PUBLISH_IDEMPOTENT_FAILED"
+    retryable = False
+
+
+class BrowserNotSupportedError(TidingsError):
+    """The package was loaded in a browser, where no broker can be reached."""
+
+    code = "BROWSER_NOT_SUPPORTED"
+    retryable = False
+
+
+class BrokerServiceLoadFailedError(TidingsError):
+    """The native part of the package could not be loaded."""
+
+    code = "BROKER_SERVICE_LOAD_FAILED"
+    retryable = False
+
+
 BY_CODE: dict[str, type[TidingsError]] = {
     "INVALID_URL": InvalidUrlError,
     "UNSUPPORTED_TRANSPORT": UnsupportedTransportError,
@@ -336,6 +512,28 @@ BY_CODE: dict[str, type[TidingsError]] = {
     "SCHEMA_TOO_NEW": SchemaTooNewError,
     "FORKED_CLIENT": ForkedClientError,
     "INTERNAL": InternalError,
+    "CATALOG_INVALID": CatalogInvalidError,
+    "CATALOG_CONFLICT": CatalogConflictError,
+    "INVALID_EVENT_NAME": InvalidEventNameError,
+    "PRODUCT_NOT_FOUND": ProductNotFoundError,
+    "ENV_REQUIRED": EnvRequiredError,
+    "BROKER_NOT_FOUND": BrokerNotFoundError,
+    "BROKER_ENV_NOT_FOUND": BrokerEnvNotFoundError,
+    "TOPIC_NOT_FOUND": TopicNotFoundError,
+    "PROVIDER_UNSUPPORTED": ProviderUnsupportedError,
+    "SECRET_NOT_FOUND": SecretNotFoundError,
+    "CACHE_NOT_FOUND": CacheNotFoundError,
+    "SESSION_INVALID": SessionInvalidError,
+    "PUBLISH_FAILED": PublishFailedError,
+    "SUBSCRIBE_FAILED": SubscribeFailedError,
+    "GET_EVENTS_FAILED": GetEventsFailedError,
+    "GET_EVENT_FAILED": GetEventFailedError,
+    "REPLAY_EVENT_FAILED": ReplayEventFailedError,
+    "REPROCESS_DLQ_FAILED": ReprocessDlqFailedError,
+    "CHECK_IDEMPOTENCY_FAILED": CheckIdempotencyFailedError,
+    "PUBLISH_IDEMPOTENT_FAILED": PublishIdempotentFailedError,
+    "BROWSER_NOT_SUPPORTED": BrowserNotSupportedError,
+    "BROKER_SERVICE_LOAD_FAILED": BrokerServiceLoadFailedError,
 }
 
 

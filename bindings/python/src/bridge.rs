@@ -44,9 +44,14 @@ struct Done {
 
 impl Done {
     fn push(&self, future: Py<PyAny>, answer: Answer) {
+        self.extend([(future, answer)]);
+    }
+
+    fn extend(&self, answers: impl IntoIterator<Item = (Py<PyAny>, Answer)>) {
         let mut queue = self.queue.lock();
-        queue.push((future, answer));
-        let first = queue.len() == 1;
+        let before = queue.len();
+        queue.extend(answers);
+        let first = before == 0 && !queue.is_empty();
         drop(queue);
         if first {
             self.wake();
@@ -135,6 +140,30 @@ impl Bridge {
             );
         });
         Ok(Running { task: task.abort_handle() })
+    }
+}
+
+impl Bridge {
+    /// Runs an operation that has one result for each future, in order.
+    pub(crate) fn start_many<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        futures: Vec<Py<PyAny>>,
+        operation: impl Future<Output = Vec<tidings::Result<T>>> + Send + 'static,
+        convert: impl Fn(Python<'_>, T) -> PyResult<Py<PyAny>> + Copy + Send + 'static,
+    ) -> PyResult<()> {
+        let done = self.inner.get(py)?.done.clone();
+        home(py)?.runtime.spawn(async move {
+            let results = operation.await;
+            done.extend(futures.into_iter().zip(results).map(|(future, result)| {
+                let answer: Answer = Box::new(move |py| match result {
+                    Ok(value) => convert(py, value),
+                    Err(error) => Err(raise(py, &error)),
+                });
+                (future, answer)
+            }));
+        });
+        Ok(())
     }
 }
 

@@ -57,6 +57,7 @@ mod native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("ERROR_CODES", super::error::codes())?;
-        module.add("DEFAULT_EXCHANGE", "domain-events")
+        module.add("INVALID_DATA", tidings::settlement::reason::INVALID_DATA)?;
+        module.add("DEFAULT_EXCHANGE", tidings::transport::DEFAULT_EXCHANGE)
     }
 }

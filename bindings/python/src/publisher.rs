@@ -135,6 +135,21 @@ impl Publisher {
         bridge.start(future, async move { Ok(core.publish_batch(events).await) }, receipts)
     }
 
+    /// Publishes many at once; each future gets the receipt or the exception of its event.
+    fn publish_each_soon(
+        &self,
+        py: Python<'_>,
+        bridge: &Bridge,
+        futures: Vec<Py<PyAny>>,
+        events: Vec<Bound<'_, DomainEvent>>,
+    ) -> PyResult<()> {
+        let core = self.core.get(py)?.clone();
+        let events: Vec<_> = events.iter().map(|event| event.get().core.clone()).collect();
+        bridge.start_many(py, futures, async move { core.publish_batch(events).await }, |py, receipt| {
+            Ok(Py::new(py, Receipt::from(receipt))?.into_any())
+        })
+    }
+
     /// Waits until everything that is being published is confirmed or has failed.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         let core = self.core.get(py)?;

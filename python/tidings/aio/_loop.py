@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 _bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Bridge]] = weakref.WeakKeyDictionary()
 
 
-def start(operation: Callable[..., Running], *arguments: Any, **options: Any) -> tuple[asyncio.Future[Any], Running]:
-    """Starts an operation of the engine; a future of the running loop gets its result."""
+def bridge() -> Bridge:
+    """The bridge of the running loop."""
     loop = asyncio.get_running_loop()
     known = _bridges.get(loop)
     if known is None or known[0] != os.getpid():
-        bridge = Bridge()
-        loop.add_reader(bridge.fileno(), bridge.deliver)
-        known = _bridges[loop] = (os.getpid(), bridge)
-    future: asyncio.Future[Any] = loop.create_future()
-    return future, operation(known[1], future, *arguments, **options)
+        made = Bridge()
+        loop.add_reader(made.fileno(), made.deliver)
+        known = _bridges[loop] = (os.getpid(), made)
+    return known[1]
+
+
+def start(operation: Callable[..., Running], *arguments: Any, **options: Any) -> tuple[asyncio.Future[Any], Running]:
+    """Starts an operation of the engine; a future of the running loop gets its result."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    return future, operation(bridge(), future, *arguments, **options)
 
 
 async def run(operation: Callable[..., Running], *arguments: Any, **options: Any) -> Any:

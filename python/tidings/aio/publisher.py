@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
@@ -10,7 +11,7 @@ from .._connection import DEFAULT, check_settings, shared_key
 from .._native import DEFAULT_EXCHANGE, DomainEvent, Receipt
 from ..errors import TidingsError
 from ..publisher import _log_disabled, _unsent, make_event
-from ._loop import Connection, run
+from ._loop import Connection, bridge, run
 
 if TYPE_CHECKING:
     import sys
@@ -51,6 +52,7 @@ class Publisher:
         self._settings = (exchange, publish_timeout, max_payload)
         self._native: _native.Publisher | None = None
         self._middleware = tuple(middleware)
+        self._turns: dict[asyncio.AbstractEventLoop, tuple[list[Any], list[DomainEvent[Any]]]] = {}
 
     async def _publisher(self) -> _native.Publisher | None:
         if self._native is None and self._connection is not None:
@@ -112,8 +114,11 @@ class Publisher:
         if native is None:
             _log_disabled("Publisher.publish")
             return _unsent(made)
+        plain = delay is None and deliver_at is None and exchange is None and timeout is None and not require_route
+        if plain and not self._middleware:
+            return await self._with_others(native, made)
         settings: dict[str, Any] = {}
-        if delay is not None or deliver_at is not None or require_route or exchange is not None or timeout is not None:
+        if not plain:
             settings = {
                 "delay": delay,
                 "deliver_at": deliver_at,
@@ -124,6 +129,27 @@ class Publisher:
         if not self._middleware:
             return await run(native.publish_soon, made, **settings)  # type: ignore[no-any-return]
         return await self._around(native, settings)(made)
+
+    def _with_others(self, native: _native.Publisher, event: DomainEvent[Any]) -> asyncio.Future[Receipt]:
+        """Publishes the event with all others that tasks publish in this turn of the loop."""
+        loop = asyncio.get_running_loop()
+        turn = self._turns.get(loop)
+        if turn is None:
+            turn = self._turns[loop] = ([], [])
+            loop.call_soon(self._send, native, loop)
+        future: asyncio.Future[Receipt] = loop.create_future()
+        turn[0].append(future)
+        turn[1].append(event)
+        return future
+
+    def _send(self, native: _native.Publisher, loop: asyncio.AbstractEventLoop) -> None:
+        futures, events = self._turns.pop(loop)
+        try:
+            native.publish_each_soon(bridge(), futures, events)
+        except TidingsError as error:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
 
     async def publish_batch(self, events: Iterable[DomainEvent[Any]]) -> list[Receipt | TidingsError]:
         """Publishes many events at once, in order, and waits for all.
