@@ -68,8 +68,8 @@ def test_one_that_fails_does_not_stop_the_others(url: str, name: str, bound: lis
 
 def test_a_delay_holds_the_event_back(url: str, name: str, bound: list[str]) -> None:
     with Publisher(url) as publisher:
-        assert publisher.publish(f"{name}.later", {}, delay=dt.timedelta(seconds=0.5)).routed is None
-        soon = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=0.4)
+        assert publisher.publish(f"{name}.later", {}, delay=dt.timedelta(seconds=3)).routed is None
+        soon = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=1)
         publisher.publish(f"{name}.soon", {}, deliver_at=soon)
         publisher.publish(f"{name}.now", {})
     seen = drain(url, name, bound, 3)

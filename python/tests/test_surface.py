@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def signature(value: Any) -> str:
     except (TypeError, ValueError):
         return ""
     parameters = [one.replace(annotation=inspect.Parameter.empty) for one in found.parameters.values()]
-    return str(found.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    text = str(found.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def test_the_surface_is_what_the_snapshot_says() -> None:
