@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from . import errors
 from ._native import Broker, default_url
 
+# As `typing` has it, without importing that: it takes longer to load than all of this package.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import _native
 

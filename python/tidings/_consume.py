@@ -10,12 +10,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import _exit, _native
-from ._handler import RELEASE, Outcome, Registration
+from ._handler import RELEASE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
+    from ._handler import Outcome, Registration
     from ._native import Broker, Deliveries, Delivery, Group
 
 BATCH = 128

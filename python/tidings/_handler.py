@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
 
 from . import _tracing, errors
 from ._native import INVALID_DATA, DomainEvent, check_subscription
 from .controls import DeadLetter, Discard, Retry
 
+# As `typing` has it, without importing that: it takes longer to load than all of this package.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+    from typing import Any
 
-Outcome = tuple[Any, ...] | None
-"""What the engine is told: None (handled), or a tuple (see `_native.Deliveries.settle_soon`)."""
-
-Handler = Callable[[DomainEvent[Any]], Any]
-Middleware = Callable[[DomainEvent[Any], Handler], Any]
+    Outcome = tuple[Any, ...] | None
+    """What the engine is told: None (handled), or a tuple (see `_native.Deliveries.settle_soon`)."""
+    Handler = Callable[[DomainEvent[Any]], Any]
+    Middleware = Callable[[DomainEvent[Any], Handler], Any]
 
 RELEASE: Outcome = ("release",)
 
-log = logging.getLogger("tidings")
+
+class _Log:
+    """`logging.getLogger("tidings")`, imported when there is something to say."""
+
+    def __getattr__(self, name: str) -> Any:
+        import logging
+
+        return getattr(logging.getLogger("tidings"), name)
+
+
+log = _Log()
 
 
 class InvalidDataError(Exception):
@@ -85,9 +94,9 @@ class Registration:
         """The event with its data as the model wants them. Raises InvalidDataError."""
         return event if self.validate is None else event._with_model(self.validate(event.data))
 
-    def span(self, event: DomainEvent[Any]) -> contextlib.AbstractContextManager[None]:
-        """A span around the handler, if opentelemetry is there."""
-        return contextlib.nullcontext() if _tracing.api() is None else _tracing.handling(event, self.name)
+    def span(self, event: DomainEvent[Any]) -> AbstractContextManager[Any]:
+        """A span around the handler, where opentelemetry is there."""
+        return _tracing.handling(event, self.name)
 
     def run(self, event: DomainEvent[Any]) -> Outcome:
         """Handles an event on this thread. Lets only SystemExit and KeyboardInterrupt out."""

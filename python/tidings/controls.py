@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+# As `typing` has it, without importing that: it takes longer to load than all of this package.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import timedelta
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
-
 from . import _tracing
 from ._connection import DEFAULT, Connection, check_settings, shared_publisher
 from ._native import DEFAULT_EXCHANGE, DomainEvent, Receipt
 
+# As `typing` has it, without importing that: it takes longer to load than all of this package.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sys
     from collections.abc import Callable, Iterable
     from datetime import datetime, timedelta
     from types import TracebackType
+    from typing import Any, overload
 
     from . import _native
     from .errors import TidingsError
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
     PublishNext = Callable[[DomainEvent[Any]], Receipt]
     PublishMiddleware = Callable[[DomainEvent[Any], PublishNext], Receipt]
+
+else:
+
+    def overload(function: Any) -> Any:
+        """Says nothing at run time."""
+        return function
+
 
 __all__ = ["Publisher", "publish_domain_event"]
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
 from . import _native
 from ._connection import DEFAULT, check_settings, shared_key
 from ._native import Broker, DeadLetterEntry
 
+# As `typing` has it, without importing that: it takes longer to load than all of this package.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
+    from typing import Any, Literal
 
     Action = Literal["retry", "leave", "discard"]
     Decide = Callable[[DeadLetterEntry], str]
@@ -35,21 +36,31 @@ DISCARD: Literal["discard"] = "discard"
 """Remove it."""
 
 
-class ReplayReport(NamedTuple):
-    """What a replay did."""
+class ReplayReport:
+    """What a replay did.
 
-    #: Dead letters looked at.
-    seen: int
-    #: Those that the filter chose.
-    chosen: int
-    #: Put back.
-    replayed: int
-    #: Removed.
-    discarded: int
-    #: Left, because the callback said so.
-    left: int
-    #: Dead letters that are still there.
-    remaining: int
+    Attributes:
+        seen: Dead letters looked at.
+        chosen: Those that the conditions chose.
+        replayed: Put back.
+        discarded: Removed.
+        left: Left, because the callback said so.
+        remaining: Dead letters that are still there.
+    """
+
+    __slots__ = ("chosen", "discarded", "left", "remaining", "replayed", "seen")
+
+    def __init__(self, seen: int, chosen: int, replayed: int, discarded: int, left: int, remaining: int) -> None:
+        self.seen = seen
+        self.chosen = chosen
+        self.replayed = replayed
+        self.discarded = discarded
+        self.left = left
+        self.remaining = remaining
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name}={getattr(self, name)}" for name in sorted(self.__slots__))
+        return f"ReplayReport({counts})"
 
 
 def retry_event(entry: DeadLetterEntry) -> str:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
 from . import errors
 from ._connection import DEFAULT, Connection, check_settings
 from ._handler import Registration, seconds
 from ._native import DEFAULT_EXCHANGE, DomainEvent
 
+# As `typing` has it, without importing that: it takes longer to load than all of this package.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import timedelta
+    from typing import Any, Literal, TypeVar
 
     from ._consume import Consumption
     from ._native import RetryPolicy
 
     Handler = Callable[[DomainEvent[Any]], Any]
     Middleware = Callable[[DomainEvent[Any], Handler], Any]
-
-H = TypeVar("H", bound="Callable[..., Any]")
+    H = TypeVar("H", bound=Callable[..., Any])
 
 __all__ = ["Subscriber"]
 

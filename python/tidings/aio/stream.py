@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .. import errors
-from .._handler import InvalidDataError, Outcome
+from .._handler import InvalidDataError
 from ._loop import run, take
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
 
-    from .._handler import Registration
+    from .._handler import Outcome, Registration
     from .._native import Deliveries, Delivery, DomainEvent
     from ._loop import Connection
 

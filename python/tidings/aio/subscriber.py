@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import errors
 from .._connection import DEFAULT
-from .._handler import RELEASE, Outcome, Registration, log, seconds
+from .._handler import RELEASE, Registration, log, seconds
 from .._native import DEFAULT_EXCHANGE
 from ..subscriber import SETTINGS, Subscriptions
 from ._loop import Connection, run, start, take
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
 
+    from .._handler import Outcome
     from .._native import Deliveries, Delivery, Running
 
     if sys.version_info >= (3, 11):
