@@ -1,6 +1,7 @@
 import { type Abortable, abortable } from "./abort";
 import { bridge, outside } from "./bridge";
 import { failure } from "./error";
+import type { DomainEvent } from "./event";
 import { type Logger, listen, loggerOf } from "./logger";
 import { type NativeBroker, native } from "./native";
 import { type DeadLetterEntry, type DeadLettersOptions, entries, filterOf } from "./replay-filter";
@@ -56,6 +57,8 @@ export class Broker {
   readonly native: NativeBroker;
   /** @internal */
   readonly logger: Logger;
+  /** @internal Told of every event that this process has published. */
+  readonly onPublished: ((event: () => DomainEvent) => void) | undefined;
   readonly #url: string | undefined;
   readonly #unlisten: () => void;
   #connecting: Promise<void> | undefined;
@@ -68,15 +71,16 @@ export class Broker {
    */
   constructor(url?: string, options?: BrokerOptions);
   /** @internal */
-  constructor(url: string | undefined, options: BrokerOptions | undefined, virtualTime: boolean);
-  constructor(url?: string, options: BrokerOptions = {}, virtualTime = false) {
+  constructor(url: undefined, options: BrokerOptions, onPublished: (event: () => DomainEvent) => void);
+  constructor(url?: string, options: BrokerOptions = {}, onPublished?: (event: () => DomainEvent) => void) {
     if (url !== undefined && typeof url !== "string") {
       throw new TypeError(`the broker's URL must be a string such as "sqlite:tidings.db", not ${typeof url}`);
     }
     this.logger = loggerOf(options.logger);
     this.#url = url;
+    this.onPublished = onPublished;
     const { Broker: NativeBroker } = native();
-    this.native = new NativeBroker(bridge().native, virtualTime);
+    this.native = new NativeBroker(bridge().native, onPublished !== undefined);
     this.#unlisten = listen(this.logger);
   }
 

@@ -185,7 +185,11 @@ export class Consumer {
     const [context] = this.#running;
     setImmediate(() => {
       this.#watching = false;
-      if (context === undefined || !this.#running.has(context)) return;
+      if (this.#at >= this.#waiting.length || this.#running.size === 0) return;
+      if (context === undefined || !this.#running.has(context)) {
+        this.#watch();
+        return;
+      }
       this.#ahead = 1;
       this.#putBack();
     });
@@ -259,8 +263,8 @@ export class Consumer {
       this.#handlerMs = 0;
       this.#listener.failed(this.registration, event, outcome, error);
     }
-    // One handler at a time: the next one begins in the same turn.
+    // What is done is settled in the next turn, whoever still runs; the next one begins in this turn.
+    this.#schedule();
     if (this.#at < this.#waiting.length && performance.now() < this.#until) this.#begin();
-    else this.#schedule();
   }
 }

@@ -1,4 +1,4 @@
-import { AsyncLocalStorage } from "node:async_hooks";
+import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 import type { AbortSignalLike } from "./abort";
 import type { DomainEvent } from "./event";
 
@@ -20,9 +20,10 @@ export function currentEvent(): DomainEvent | undefined {
   return current.getStore();
 }
 
-/** Runs a handler in a context of its own. */
+/** Runs a handler in a context of its own: what it enters (`enterWith`) is not seen by the handlers after it. */
 export function within<R>(event: DomainEvent, run: () => R): R {
-  return current.run(event, run);
+  const message = new AsyncResource("TidingsMessage", { requireManualDestroy: true });
+  return message.runInAsyncScope(() => current.run(event, run));
 }
 
 /** One handler's context. The signal is made when it is first asked for: most handlers never do. */

@@ -33,6 +33,7 @@ export interface NativeBroker {
   capabilities(): string;
   advance(op: number, ms: number): void;
   nextDue(op: number): void;
+  isIdle(op: number): void;
 }
 
 export interface NativePublishExtra {

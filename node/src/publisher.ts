@@ -205,7 +205,15 @@ export class Publisher {
     };
     return bridge().call(
       (op) => this.#native.publish(op, routingKey, json, domainObjectId, extra),
-      ([id, routed]: [string, boolean | null]) => ({ id, routed }),
+      ([id, routed]: [string, boolean | null]) => {
+        this.broker.onPublished?.(() => {
+          const headers = extra?.headers === undefined ? null : JSON.parse(extra.headers);
+          const seconds = extra?.timestamp ?? Date.now() / 1000;
+          const objectId = domainObjectId ?? null;
+          return DomainEvent.received({ routingKey, id, seconds, domainObjectId: objectId, retries: 0, headers, json });
+        });
+        return { id, routed };
+      },
       done,
     );
   }

@@ -202,6 +202,15 @@ impl Broker {
         });
     }
 
+    /// Virtual time: answers 1 if nothing is left to do at the present time, else 0.
+    #[napi]
+    pub fn is_idle(&self, op: u32) {
+        let transport = self.inner.clock.as_ref().and_then(|clock| clock.transport.get()).cloned();
+        self.inner.run(op, |_| async move {
+            Ok(Answer::Number(f64::from(u8::from(transport.is_none_or(|transport| transport.is_at_rest())))))
+        });
+    }
+
     pub(crate) fn inner(&self) -> Arc<Inner> {
         self.inner.clone()
     }

@@ -87,6 +87,7 @@ pub struct Subscription {
     closed: Arc<Mutex<bool>>,
 }
 
+// What settles or takes on JavaScript's thread does so in the broker's runtime: its clock may be a virtual one.
 #[napi]
 impl Subscription {
     /// A subscription of `broker`.
@@ -134,6 +135,8 @@ impl Subscription {
     #[napi]
     pub fn try_next<'env>(&self, env: &'env Env, max: u32) -> napi::Result<Option<Array<'env>>> {
         let Some(deliveries) = self.deliveries.get() else { return Ok(None) };
+        let handle = self.broker.handle().map_err(|error| thrown(&error))?;
+        let _clock = handle.enter();
         match deliveries.try_next(max as usize) {
             Ok(Some(batch)) => events(env, &self.hand, batch).map(Some),
             Ok(None) => Ok(None),
@@ -144,7 +147,8 @@ impl Subscription {
     /// Settles handled deliveries in the background.
     #[napi]
     pub fn settle_ok(&self, numbers: Uint32Array) {
-        if let Some(deliveries) = self.deliveries.get() {
+        if let (Some(deliveries), Ok(handle)) = (self.deliveries.get(), self.broker.handle()) {
+            let _clock = handle.enter();
             let batch = self.hand.take(&numbers).into_iter().flatten();
             deliveries.settle_soon(batch.map(|delivery| (delivery, Decided::Ok)));
         }
@@ -154,6 +158,8 @@ impl Subscription {
     #[napi]
     pub fn settle(&self, number: u32, outcome: Outcome) -> napi::Result<()> {
         let outcome = decided(outcome).map_err(|error| thrown(&error))?;
+        let handle = self.broker.handle().map_err(|error| thrown(&error))?;
+        let _clock = handle.enter();
         if let (Some(deliveries), Some(delivery)) = (self.deliveries.get(), self.take(number)) {
             deliveries.settle_soon([(delivery, outcome)]);
         }
@@ -175,7 +181,8 @@ impl Subscription {
     /// Takes back deliveries whose handlers have not begun: they wait again.
     #[napi]
     pub fn put_back(&self, numbers: Uint32Array) {
-        if let Some(deliveries) = self.deliveries.get() {
+        if let (Some(deliveries), Ok(handle)) = (self.deliveries.get(), self.broker.handle()) {
+            let _clock = handle.enter();
             deliveries.put_back(self.hand.take(&numbers).into_iter().flatten().collect());
         }
     }

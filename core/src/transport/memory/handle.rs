@@ -163,6 +163,23 @@ impl MemoryTransport {
         })
     }
 
+    /// Whether nothing is left to do before the next scheduled time: no event is out, none waits for a live consumer.
+    pub fn is_at_rest(&self) -> bool {
+        self.broker.with(|state, now| {
+            let consumed: Vec<bool> = state
+                .subscriptions
+                .keys()
+                .map(|name| {
+                    state.sources.get(name).is_some_and(|all| all.values().any(|one| one.is_live() && one.flow))
+                })
+                .collect();
+            state.subscriptions.values_mut().zip(consumed).all(|(subscription, consumed)| {
+                subscription.advance(now);
+                !subscription.is_busy(consumed)
+            })
+        })
+    }
+
     /// The fault script of the broker.
     pub fn faults(&self) -> Faults {
         Faults::new(self.broker.clone())

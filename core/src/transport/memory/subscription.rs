@@ -171,6 +171,11 @@ impl Subscription {
         self.ready.is_empty() && self.keys.oldest().is_none() && self.in_flight.is_empty()
     }
 
+    /// Whether something is out, or could be handed over at once.
+    pub(super) fn is_busy(&self, consumed: bool) -> bool {
+        !self.in_flight.is_empty() || (consumed && (!self.ready.is_empty() || self.keys.oldest().is_some()))
+    }
+
     /// When something comes due next.
     pub(super) fn due(&self) -> Option<Instant> {
         let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
