@@ -33,6 +33,8 @@ const suffix = { linux: () => (glibc() ? "-gnu" : "-musl"), win32: () => "-msvc"
 const folder = fileURLToPath(new URL(`../prebuilds/${process.platform}-${process.arch}${suffix}`, import.meta.url));
 const built = build();
 mkdirSync(folder, { recursive: true });
+// Debug information would be nine tenths of it; where there is no strip, the file is only larger.
+if (process.platform === "linux") spawnSync("strip", ["--strip-debug", `${folder}/tidings.node.new`]);
 // In one step, and as a new file: a process that has the old one loaded keeps it.
 copyFileSync(built, `${folder}/tidings.node.new`);
 renameSync(`${folder}/tidings.node.new`, `${folder}/tidings.node`);

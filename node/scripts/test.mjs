@@ -9,5 +9,5 @@ const wanted = process.argv.slice(2);
 const files = readdirSync(`${root}/test`)
   .filter((name) => name.endsWith(".test.mjs") && (wanted.length === 0 || wanted.some((word) => name.includes(word))))
   .map((name) => `test/${name}`);
-const args = ["--test", "--test-timeout=120000", "--test-concurrency=2", ...files];
+const args = ["--test", "--test-timeout=300000", "--test-concurrency=2", ...files];
 process.exit(spawnSync(process.execPath, args, { cwd: root, stdio: "inherit" }).status ?? 1);

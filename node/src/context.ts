@@ -2,6 +2,11 @@ import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 import type { AbortSignalLike } from "./abort";
 import type { DomainEvent } from "./event";
 
+/** The platform's `AbortSignal`, where its types are there. */
+export type PlatformAbortSignal = typeof globalThis extends { AbortSignal: { prototype: infer Signal } }
+  ? Signal
+  : AbortSignalLike;
+
 /** What a handler is told beside its event. */
 export interface HandlerContext {
   /** The subscription's name. */
@@ -10,7 +15,7 @@ export interface HandlerContext {
    * Fires when the handler's time-out has passed, or when its event was released at the end of a drain: what it does
    * from then on may be done again elsewhere.
    */
-  readonly signal: AbortSignal & AbortSignalLike;
+  readonly signal: PlatformAbortSignal;
 }
 
 const current = new AsyncLocalStorage<DomainEvent>();
@@ -26,7 +31,7 @@ export function within<R>(event: DomainEvent, run: () => R): R {
   return message.runInAsyncScope(() => current.run(event, run));
 }
 
-/** One handler's context. The signal is made when it is first asked for: most handlers never do. */
+/** @internal One handler's context. The signal is made when it is first asked for: most handlers never do. */
 export class Context implements HandlerContext {
   readonly subscription: string;
   #controller: AbortController | undefined;

@@ -4,7 +4,7 @@ export type { Abortable, AbortSignalLike } from "./abort";
 export { Broker, type BrokerOptions, type Capabilities, type Metric, type SubscriptionInfo } from "./broker";
 export { BrokersService, type BrokersServiceRequest } from "./brokers-service";
 export type { Handler } from "./consumer";
-export { currentEvent, type HandlerContext } from "./context";
+export { currentEvent, type HandlerContext, type PlatformAbortSignal } from "./context";
 export type { Delay } from "./delay";
 export { Delivery } from "./delivery";
 export * from "./error-classes";

@@ -39,15 +39,15 @@ export class RetryPolicy {
     return new RetryPolicy({ ...common(options), initialMs: toMs(options.delay, "delay") });
   }
 
-  /** Growing delays: `initial`, `initial × factor`, … at most `max`. */
+  /** Growing delays: `initial`, `initial × factor` (default 2), … at most `max`. */
   static exponential(
-    options: RetryPolicyOptions & { initial: Delay; factor?: number | undefined; max?: Delay | undefined },
+    options: RetryPolicyOptions & { initial: Delay; factor?: number | undefined; max: Delay },
   ): RetryPolicy {
     return new RetryPolicy({
       ...common(options),
       initialMs: toMs(options.initial, "initial"),
       factor: options.factor ?? 2,
-      maxMs: options.max === undefined ? undefined : toMs(options.max, "max"),
+      maxMs: toMs(options.max, "max"),
     });
   }
 }

@@ -20,6 +20,7 @@ test("a bare number is no delay", () => {
   assert.equal(new Retry({ ms: 20 }).afterMs, 20);
   assert.equal(new Retry().afterMs, undefined);
   assert.throws(() => RetryPolicy.fixed({ maxRetries: 1, delay: 5 }), TypeError);
+  assert.throws(() => RetryPolicy.exponential({ maxRetries: 1, initial: { ms: 5 } }), /max needs its unit/);
   assert.throws(() => RetryPolicy.fixed({ maxRetries: 0.5, delay: { ms: 5 } }), TypeError);
 });
 
