@@ -141,14 +141,6 @@ impl SubscriptionOptions {
 
     /// Where one process owns the keys, an event cannot stay with a handler for as long as it likes.
     fn bound_timeout(&mut self, capabilities: &Capabilities) -> Result<()> {
-        if self.spec.partitions.is_some() && !capabilities.partitioned {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{}: has no partitions: any process may run any key", capabilities.name),
-            )
-            .field("partitions", self.spec.partitions.unwrap_or_default())
-            .remedy("leave out partitions"));
-        }
         if self.spec.ordered.is_none() || capabilities.ordered != Ordered::Single {
             return Ok(());
         }

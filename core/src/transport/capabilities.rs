@@ -10,7 +10,7 @@ pub enum Ordered {
     No,
     /// Any process may run any key; the transport hands a key to one of them at a time.
     Keyed,
-    /// One process owns the subscription, or a partition of it, and runs its keys in parallel; others stand by.
+    /// One process owns the subscription and runs its keys in parallel; others stand by.
     Single,
 }
 
@@ -30,8 +30,6 @@ pub struct Capabilities {
     pub fenced_settle: bool,
     /// What a consumer that has lost its lease or connection publishes for a delivery (retry, dead letter) is refused.
     pub fenced_publish: bool,
-    /// An ordered subscription can be spread over several owners.
-    pub partitioned: bool,
     /// Longest delay of a retry or of a scheduled publish.
     pub max_delay: Duration,
     /// Largest body that can be configured, in bytes.
@@ -54,7 +52,6 @@ impl Capabilities {
             ordered: Ordered::No,
             fenced_settle: false,
             fenced_publish: false,
-            partitioned: false,
             max_delay: Duration::ZERO,
             max_payload: 1024 * 1024,
             reports_routing: false,

@@ -103,11 +103,9 @@ pub struct SourceHealth {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OrderState {
-    /// Who runs it, or its partitions: host, process and connection. Seen from inside a process: its own only. Empty:
+    /// Who runs it: host, process and connection. Seen from inside a process: its own only. Empty:
     /// nobody.
     pub owners: Vec<String>,
-    /// Partitions it has; 0: it is not divided.
-    pub partitions: u16,
     /// Keys whose head waits for its retry, and which are held by the owner.
     pub waiting_keys: u64,
     /// Keys that are parked: their head waits for a long retry, or is dead.
@@ -119,12 +117,11 @@ pub struct OrderState {
 }
 
 impl OrderState {
-    /// Of two partitions, or two sources.
+    /// Of two sources.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.owners.extend(other.owners);
         self.owners.dedup();
-        self.partitions = self.partitions.max(other.partitions);
         self.waiting_keys += other.waiting_keys;
         self.parked_keys += other.parked_keys;
         self.dead_keys += other.dead_keys;

@@ -10,8 +10,6 @@ pub const DEFAULT_EXCHANGE: &str = "domain-events";
 
 /// Longest `hold_max`.
 const LONGEST_HOLD_MAX: Duration = Duration::from_secs(5 * 60);
-/// Each partition has a connection of its own in every member.
-const MAX_PARTITIONS: u16 = 64;
 
 /// What the events of a key do while its head waits for a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,8 +107,6 @@ pub struct SubscriptionSpec {
     pub hold_max: Duration,
     /// RabbitMQ, ordered: most keys that are parked at a time.
     pub max_parked: u32,
-    /// RabbitMQ, ordered: the keys are spread over so many owners.
-    pub partitions: Option<u16>,
 }
 
 impl SubscriptionSpec {
@@ -132,7 +128,6 @@ impl SubscriptionSpec {
             max_hold: Duration::from_secs(20 * 60),
             hold_max: Duration::from_secs(60),
             max_parked: 1000,
-            partitions: None,
         }
     }
 
@@ -172,15 +167,6 @@ impl SubscriptionSpec {
         }
         if self.max_parked == 0 {
             return invalid("no key could be parked", "max_parked", "0".into(), "use 1 or more; the default is 1000");
-        }
-        if self.partitions.is_some_and(|count| !(1..=MAX_PARTITIONS).contains(&count)) {
-            let value = self.partitions.unwrap_or_default().to_string();
-            return invalid("that many partitions are not possible", "partitions", value, "use 1 to 64");
-        }
-        if self.partitions.is_some() && self.ordered.is_none() {
-            let value = self.partitions.unwrap_or_default().to_string();
-            let remedy = "ask for ordered, or leave partitions out: unordered subscriptions need none";
-            return invalid("only ordered subscriptions have partitions", "partitions", value, remedy);
         }
         Ok(())
     }

@@ -44,6 +44,8 @@ pub(crate) struct Case {
     pub(crate) faults: Vec<Fault>,
     /// What is lost is reported and does not fail the case.
     pub(crate) best_effort: bool,
+    /// An ordered subscription, which is disturbed in its own way.
+    pub(crate) ordered: bool,
 }
 
 /// The cases of a profile, in order.
@@ -71,7 +73,14 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
             (server.name == "rabbitmq3" && options.long).then(|| ("classic-kill-broker", vec![KillBroker], true));
         for (name, faults, classic) in plan.into_iter().chain(classic) {
             let name = format!("{}/{name}", server.name);
-            all.push(Case { name, server: server.clone(), classic, faults, best_effort: classic });
+            all.push(Case { name, server: server.clone(), classic, faults, best_effort: classic, ordered: false });
+        }
+        for (name, classic) in [("ordered", false), ("ordered-classic", true)] {
+            if server.is_rabbitmq() {
+                let name = format!("{}/{name}", server.name);
+                let (server, faults) = (server.clone(), Vec::new());
+                all.push(Case { name, server, classic, faults, best_effort: false, ordered: true });
+            }
         }
     }
     all.retain(|case| options.wants(&case.name));

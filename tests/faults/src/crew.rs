@@ -52,19 +52,26 @@ impl<'a> Crew<'a> {
 
     /// Starts a publisher on `count` events whose ids begin with `prefix`.
     pub(crate) fn publish(&mut self, prefix: String, count: u64, rate: Option<f64>) -> Result<(), String> {
-        let mut client = self.client()?;
-        let command = client.send(Command::Publish(Publish {
+        self.publish_as(Publish {
             count,
-            prefix: prefix.clone(),
+            prefix,
             first: 0,
             keys: 50,
+            skewed: false,
             in_flight: 500,
             rate,
             bytes: 240,
             routing_key: "rig.event".to_owned(),
             delay_ms: None,
             batch: 1,
-        }))?;
+        })
+    }
+
+    /// Starts a publisher.
+    pub(crate) fn publish_as(&mut self, work: Publish) -> Result<(), String> {
+        let mut client = self.client()?;
+        let (prefix, count) = (work.prefix.clone(), work.count);
+        let command = client.send(Command::Publish(work))?;
         self.publishers.push(Publisher { client, prefix, count, command });
         Ok(())
     }

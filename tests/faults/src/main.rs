@@ -8,6 +8,7 @@ mod case;
 mod crew;
 mod ledger;
 mod options;
+mod ordered;
 mod run;
 mod servers;
 

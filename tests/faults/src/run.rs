@@ -11,6 +11,7 @@ use crate::case::{Case, Fault};
 use crate::crew::{Crew, subscription};
 use crate::ledger::Ledger;
 use crate::options::Options;
+use crate::ordered::OrderedRun;
 use crate::servers::{Place, Refused};
 
 /// How a case ended.
@@ -30,6 +31,9 @@ const PROBES: u64 = 50;
 /// Runs a case.
 pub(crate) fn run(case: &Case, options: &Options, seed: u64, client: &Path) -> Verdict {
     let result = prepare(case).and_then(|(folder, place)| {
+        if case.ordered {
+            return OrderedRun::new(case.classic, options, seed, client, &place).go();
+        }
         let report = Run::new(case, options, seed, client, place.url.clone()).go()?;
         drop((place, folder));
         Ok(report)

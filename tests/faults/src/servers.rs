@@ -18,6 +18,16 @@ pub(crate) struct Place {
     vhost: Option<(Server, String)>,
 }
 
+impl Place {
+    /// Closes every client's connection to this place. Only where it is a virtual host of ours: others use the server too.
+    pub(crate) fn close_connections(&self) -> Result<(), Refused> {
+        let Some((server, vhost)) = &self.vhost else {
+            return Err(Refused::Skip("the virtual host is not ours to disturb".into()));
+        };
+        server.services(&["ctl", server.name, "close_all_connections", "-p", vhost, "fault rig"])
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some((server, vhost)) = &self.vhost

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidings::{BoxError, DeadLetter, DomainEvent, HeaderValue, Headers, Retry, Timestamp};
-use tidings_test_client::protocol::{HandlerKind, Report};
+use tidings_test_client::protocol::{HandlerKind, Mood, Report};
 
 use crate::output::say;
 
@@ -24,6 +24,14 @@ impl Handler {
         let data: Value = event.data()?;
         let seq = data["seq"].as_u64();
         let attempt = event.retries();
+        if let HandlerKind::Unsteady { .. } = &self.kind {
+            say(
+                "begin",
+                0,
+                json!({"name": self.name, "id": event.id(), "key": event.key(), "seq": seq, "attempt": attempt,
+                "at_us": Timestamp::now().as_micros()}),
+            );
+        }
         let (outcome, result): (_, Result<(), BoxError>) = match &self.kind {
             HandlerKind::Ok => ("ok", Ok(())),
             HandlerKind::RetryFirst { times, every, delays_ms } => {
@@ -36,6 +44,17 @@ impl Handler {
             HandlerKind::Sleep { ms } => {
                 tokio::time::sleep(Duration::from_millis(*ms)).await;
                 ("ok", Ok(()))
+            }
+            HandlerKind::Unsteady { short_ms, long_ms, mended_after_ms } => {
+                let seq = seq.unwrap_or(0);
+                tokio::time::sleep(Duration::from_millis(1 + seq % 5)).await;
+                let young = Timestamp::now().since(event.timestamp()) < Duration::from_millis(*mended_after_ms);
+                match Mood::of(seq) {
+                    Mood::Short(times) if attempt < times => ("retry", Err(retry(&[*short_ms], 0))),
+                    Mood::Long(times) if attempt < times => ("retry", Err(retry(&[*long_ms], 0))),
+                    Mood::Dead if young => ("dead", Err(DeadLetter::because("too-young").into())),
+                    _ => ("ok", Ok(())),
+                }
             }
             HandlerKind::Exit { seq: at } => {
                 if seq == Some(*at) {
@@ -55,7 +74,7 @@ impl Handler {
         }
         let late = Timestamp::now().since(event.timestamp()).as_micros();
         let mut line = json!({"name": self.name, "id": event.id(), "key": event.key(), "seq": seq, "attempt": attempt,
-            "outcome": outcome, "late_us": u64::try_from(late).unwrap_or(u64::MAX)});
+            "outcome": outcome, "at_us": Timestamp::now().as_micros(), "late_us": u64::try_from(late).unwrap_or(u64::MAX)});
         if self.report == Report::Events {
             line["event"] = serde_json::from_slice(&event.to_json()).unwrap_or_default();
             line["headers"] = headers(event.headers());

@@ -90,6 +90,9 @@ pub struct Publish {
     /// Number of ordering keys; 0: none.
     #[serde(default)]
     pub keys: u64,
+    /// Some keys are much more frequent than others (Zipf), instead of all alike.
+    #[serde(default)]
+    pub skewed: bool,
     /// Most unconfirmed at once.
     #[serde(default = "thousand")]
     pub in_flight: usize,
@@ -172,6 +175,9 @@ pub struct Subscribe {
     /// Lease of a claim.
     #[serde(default)]
     pub lease_ms: Option<u64>,
+    /// Ordered: longest delay of a head that is held.
+    #[serde(default)]
+    pub hold_max_ms: Option<u64>,
     /// What the handler does.
     #[serde(default)]
     pub handler: HandlerKind,
@@ -194,6 +200,7 @@ impl Subscribe {
             compat: false,
             classic: false,
             lease_ms: None,
+            hold_max_ms: None,
             handler: HandlerKind::default(),
             report: Report::default(),
         }
@@ -257,6 +264,45 @@ pub enum HandlerKind {
         /// At this event.
         seq: u64,
     },
+    /// Says when it begins, takes a few milliseconds, and treats a twentieth of the events badly, always the same ones:
+    /// retries after a short or a long delay, dead letters until the event has a certain age.
+    Unsteady {
+        /// Short delay.
+        short_ms: u64,
+        /// Long delay.
+        long_ms: u64,
+        /// Age from which on no event is dead any more.
+        mended_after_ms: u64,
+    },
+}
+
+/// What [`HandlerKind::Unsteady`] does with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// Handles it.
+    Good,
+    /// Asks for so many retries after the short delay.
+    Short(u32),
+    /// Asks for so many retries after the long delay.
+    Long(u32),
+    /// Dead-letters it until it is old enough.
+    Dead,
+}
+
+impl Mood {
+    /// The same for an event in every process.
+    pub fn of(seq: u64) -> Self {
+        // Mixes the bits, so that neighbours have nothing in common.
+        let mixed = (seq ^ (seq >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let times = u32::try_from(mixed >> 60).unwrap_or(0);
+        match (mixed >> 20) % 1000 {
+            0..40 => Self::Short(1 + times % 3),
+            40..50 => Self::Long(1 + times % 2),
+            50..54 => Self::Dead,
+            _ => Self::Good,
+        }
+    }
 }
 
 /// A line that a client writes.

@@ -104,7 +104,22 @@ fn event(work: &Publish, seq: u64) -> Result<DomainEvent> {
     let pad = "x".repeat(work.bytes.saturating_sub(around));
     let event = DomainEvent::new(&work.routing_key, &json!({"seq": seq, "prefix": work.prefix, "pad": pad}))?
         .with_id(&format!("{}{seq}", work.prefix))?;
-    Ok(if work.keys > 0 { event.with_domain_object_id(format!("k{}", seq % work.keys)) } else { event })
+    Ok(if work.keys > 0 { event.with_domain_object_id(format!("k{}", key(work, seq))) } else { event })
+}
+
+/// The key of an event: all alike, or by a law like Zipf's, where a tenth of the keys has most of the events.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "any key will do"
+)]
+fn key(work: &Publish, seq: u64) -> u64 {
+    if !work.skewed {
+        return seq % work.keys;
+    }
+    let share = fastrand::Rng::with_seed(seq).f64();
+    (work.keys as f64).powf(share) as u64 - 1
 }
 
 /// When event `i` is to be sent, from now.

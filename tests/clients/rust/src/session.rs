@@ -109,6 +109,9 @@ impl Session {
         if what.ordered {
             building = building.ordered();
         }
+        if let Some(ms) = what.hold_max_ms {
+            building = building.hold_max(Duration::from_millis(ms));
+        }
         if what.classic {
             building = building.queue_type(QueueType::Classic);
         }

@@ -412,10 +412,18 @@ impl Keys {
             if key.head == Head::Waiting(at) {
                 key.head = Head::Idle;
                 self.consider(&id);
-            } else if key.parked.as_ref().is_some_and(|parked| matches!(parked.stage, Stage::Resting))
-                && key.record.as_ref().is_none_or(|r| r.state != Waits::Dead && r.due <= Timestamp::now())
-            {
-                resting.push(id);
+            } else if key.parked.as_ref().is_some_and(|parked| matches!(parked.stage, Stage::Resting)) {
+                let left = match &key.record {
+                    Some(record) if record.state == Waits::Dead => continue,
+                    Some(record) => record.due.since(Timestamp::now()),
+                    None => Duration::ZERO,
+                };
+                if left.is_zero() {
+                    resting.push(id);
+                } else {
+                    // The wall clock was set back, or goes slower.
+                    self.timers.insert((Instant::now() + left, id));
+                }
             }
         }
         resting

@@ -4,7 +4,7 @@
 //! follows from it happens when the broker has confirmed it. Anything that fails on the way to the journal or to a key's
 //! queue ends the tenure: the connection is closed, and what is in the broker decides how the next owner goes on.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use super::super::outbound::{Batch, Destination, Outbound, Outcome, Reply};
 use super::super::window::Window;
 use super::consumer::{Deliveries, Kept};
 use super::event::{Event, Item};
-use super::journal::{Entry, Journal, Record};
+use super::journal::{Entry, Journal, Record, Waits};
 use super::keys::{KeyId, Work};
 use super::shared::{Shared, Wish};
 use crate::event::Headers;
@@ -69,6 +69,8 @@ pub(super) struct Owner {
     /// Channels opened for them so far.
     pub(super) opened: u64,
     pub(super) lattice: bool,
+    /// Keys whose head is among the dead letters already, while that is not in its record yet.
+    pub(super) dying: HashSet<KeyId>,
     name: String,
     /// When it is looked at whether the broker still answers.
     probe_at: Instant,
@@ -95,6 +97,7 @@ impl Owner {
             open: HashMap::new(),
             opened: 0,
             lattice: false,
+            dying: HashSet::new(),
             name,
             probe_at: Instant::now(),
             probing: false,
@@ -163,6 +166,9 @@ impl Owner {
         record: Record,
         then: impl FnOnce(&mut Self) -> Result<()> + Send + 'static,
     ) -> Result<()> {
+        if record.state == Waits::Dead {
+            self.dying.remove(id);
+        }
         let headers = record.headers.clone();
         let entry = self.journal.write(id.name(), record.clone());
         if let Some(key) = self.shared.keys.lock().all.get_mut(id) {

@@ -316,20 +316,21 @@ impl Owner {
         tag: u64,
     ) -> Result<()> {
         let id = KeyId::in_journal(name);
+        let moves =
+            |key: &mut Key| key.parked.as_ref().is_some_and(|p| matches!(p.stage, Stage::Moving | Stage::Opening));
         let old = self.with(&id, |key| key.record.clone()).flatten();
-        let resting = self
-            .with(&id, |key| key.parked.as_ref().is_some_and(|p| matches!(p.stage, Stage::Moving | Stage::Opening)));
-        let Some(old) = old.filter(|record| record.state == Waits::Dead && record.id == *head) else {
-            self.journal.ack(tag);
-            return Ok(());
-        };
-        if resting == Some(true) {
-            // It is on its way to rest, and can be woken only there.
+        let dead = old.filter(|record| record.state == Waits::Dead && record.id == *head);
+        if self.dying.contains(&id) || dead.is_some() && self.with(&id, moves) == Some(true) {
+            // Seen among the dead letters, and on its way to where it can be woken.
             let (name, head) = (name.clone(), head.clone());
             let soon = tokio::time::sleep(std::time::Duration::from_millis(20));
             self.when(soon, move |owner, ()| owner.command(&name, &head, action, headers, tag));
             return Ok(());
         }
+        let Some(old) = dead else {
+            self.journal.ack(tag);
+            return Ok(());
+        };
         let skip = action == Action::Discard;
         let record = Record { state: Waits::Parked, due: Timestamp::now(), skip, crashes: 0, headers, ..old };
         let of = id.clone();

@@ -111,8 +111,10 @@ impl Owner {
             let make = move |out| super::event::Event::copy(message, extra, copy, to, out);
             vec![Box::new(make) as Box<dyn FnOnce(_) -> _ + Send>]
         };
+        self.dying.insert(id.clone());
         self.publish(outs, move |owner, outcomes| {
             if let Some(error) = refused(outcomes)? {
+                owner.dying.remove(&id);
                 owner.shared.keys.lock().undo(&id, number);
                 tell(reply, Err(error));
                 return Ok(());

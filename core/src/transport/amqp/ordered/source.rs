@@ -18,7 +18,7 @@ use super::member;
 use super::shared::{Parts, Shared};
 use crate::host::Process;
 use crate::transport::{Incoming, QueueType, Settlement, Source, SourceHealth, SubscriptionSpec, Token};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// Time that a member gets to write what is decided and to hand over.
 const CLOSE_WITHIN: Duration = Duration::from_secs(15);
@@ -42,11 +42,6 @@ impl OrderedSource {
         config: &Arc<Config>,
         connector: &Arc<Connector>,
     ) -> Result<Arc<Self>> {
-        if let Some(partitions) = spec.partitions {
-            return Err(Error::new(ErrorKind::Unsupported, "this transport has no partitions")
-                .field("partitions", partitions)
-                .remedy("leave out partitions"));
-        }
         let ready = Arc::new(Notify::new());
         let parts = Parts {
             queue: spec.name.clone(),

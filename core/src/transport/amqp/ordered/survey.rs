@@ -163,7 +163,6 @@ impl From<Answer> for Survey {
     fn from(answer: Answer) -> Self {
         let order = OrderState {
             owners: vec![answer.owner],
-            partitions: 0,
             waiting_keys: answer.waiting,
             parked_keys: answer.parked,
             dead_keys: answer.dead,

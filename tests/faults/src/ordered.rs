@@ -1,0 +1,291 @@
+//! An ordered subscription, disturbed: three processes compete for it, the owner is killed again and again, frozen, cut
+//! off and deployed anew, while heads are retried, parked and dead.
+
+mod diary;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tidings_test_client::process::{Client, Said};
+use tidings_test_client::protocol::{Action, Command, HandlerKind, Publish, Subscribe};
+
+use self::diary::{Diary, now_us};
+use crate::crew::Crew;
+use crate::ledger::Ledger;
+use crate::options::Options;
+use crate::servers::{Place, Refused};
+
+/// Processes that compete.
+const MEMBERS: usize = 3;
+/// Ordering keys.
+const KEYS: u64 = 1000;
+/// Most retries of one event; the handler asks for no more.
+const MAX_RETRIES: u32 = 3;
+/// Longer than RabbitMQ waits for a heartbeat of 2 s.
+const FREEZE: Duration = Duration::from_millis(6500);
+/// Longest answer of a process that may be in the middle of a takeover.
+const ANSWER: Duration = Duration::from_secs(60);
+/// Without any effect for so long, it is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// What is done to the members.
+#[derive(Debug, Clone, Copy)]
+enum Disturbance {
+    Kill,
+    Freeze,
+    Cut,
+    Deploy,
+}
+
+/// One run.
+pub(crate) struct OrderedRun<'a> {
+    place: &'a Place,
+    crew: Crew<'a>,
+    ledger: Ledger,
+    diary: Diary,
+    rng: Rng,
+    what: Subscribe,
+    events: u64,
+    plan: Vec<Disturbance>,
+    kills: usize,
+    /// Who said last that it handles an event: the owner.
+    owner: Option<usize>,
+    /// Since the last kill of the owner, and how long it took until somebody else began.
+    killed: Option<(Instant, usize)>,
+    takeovers: Vec<Duration>,
+    progress: Instant,
+    replayed: u64,
+}
+
+impl<'a> OrderedRun<'a> {
+    pub(crate) fn new(classic: bool, options: &Options, seed: u64, client: &'a Path, place: &'a Place) -> Self {
+        let name = format!("rig-ordered-{}-{seed}", std::process::id());
+        let what = Subscribe {
+            concurrency: 8,
+            prefetch: Some(100),
+            ordered: true,
+            max_retries: MAX_RETRIES,
+            classic,
+            hold_max_ms: Some(400),
+            handler: HandlerKind::Unsteady { short_ms: 120, long_ms: 1200, mended_after_ms: 4000 },
+            ..Subscribe::new(name, "rig.#")
+        };
+        let (events, kills, others) = if options.long { (options.events.min(12_000), 50, 4) } else { (1500, 6, 1) };
+        let mut rng = Rng::with_seed(seed);
+        let mut plan = vec![Disturbance::Kill; kills];
+        for _ in 0..others {
+            plan.extend([Disturbance::Freeze, Disturbance::Cut, Disturbance::Deploy]);
+        }
+        rng.shuffle(&mut plan);
+        Self {
+            place,
+            crew: Crew::new(client, place.url.clone()),
+            ledger: Ledger::default(),
+            diary: Diary::default(),
+            rng,
+            what,
+            events,
+            plan,
+            kills: 0,
+            owner: None,
+            killed: None,
+            takeovers: Vec::new(),
+            progress: Instant::now(),
+            replayed: 0,
+        }
+    }
+
+    /// The report, or what is wrong; `Err` outside where the rig itself could not go on.
+    pub(crate) fn go(mut self) -> Result<Result<String, String>, Refused> {
+        self.play().map_err(Refused::Failed).and_then(|skip| skip.map_or(Ok(()), |why| Err(Refused::Skip(why))))?;
+        Ok(self.report())
+    }
+
+    fn play(&mut self) -> Result<Option<String>, String> {
+        for _ in 0..MEMBERS {
+            self.crew.subscribe(&self.what)?;
+        }
+        let prefix = format!("{}.", self.what.name);
+        self.ledger.hand_out(&prefix, self.events);
+        // Spread over most of the disturbances: each takes a second or two.
+        #[allow(clippy::cast_precision_loss, reason = "a rate")]
+        let rate = self.events as f64 / (self.plan.len() as f64 * 1.2);
+        self.crew.publish_as(Publish {
+            count: self.events,
+            prefix,
+            first: 0,
+            keys: KEYS,
+            skewed: true,
+            in_flight: 200,
+            rate: Some(rate),
+            bytes: 240,
+            routing_key: "rig.event".into(),
+            delay_ms: None,
+            batch: 1,
+        })?;
+        let mut control = self.crew.client()?;
+        self.progress = Instant::now();
+        while let Some(disturbance) = self.plan.pop() {
+            let pause = Duration::from_millis(self.rng.u64(400..1600));
+            self.listen_for(pause)?;
+            match self.disturb(disturbance) {
+                Ok(()) => {}
+                Err(Refused::Skip(why)) => return Ok(Some(why)),
+                Err(Refused::Failed(why)) => return Err(why),
+            }
+            self.replay(&mut control)?;
+        }
+        while (self.ledger.missing > 0 || !self.crew.publishers.is_empty()) && self.progress.elapsed() < STUCK {
+            self.listen_for(Duration::from_millis(500))?;
+            self.replay(&mut control)?;
+        }
+        // Duplicates may come late.
+        self.listen_for(Duration::from_millis(1000))?;
+        control.finish(ANSWER)?;
+        Ok(None)
+    }
+
+    /// Puts dead heads back: those that are too young still die again.
+    fn replay(&mut self, control: &mut Client) -> Result<(), String> {
+        let ask = Command::Replay { name: self.what.name.clone(), action: Action::Retry };
+        // Where connections were just closed, the next one succeeds.
+        if let Ok(line) = control.ask(ask, ANSWER) {
+            self.replayed += line.rest.get("replayed").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        }
+        self.crew.dismiss_publishers()
+    }
+
+    fn listen_for(&mut self, time: Duration) -> Result<(), String> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            if let Some(said) = self.crew.listen(Duration::from_millis(20)) {
+                self.note(&said)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, said: &Said) -> Result<(), String> {
+        let Some(line) = &said.line else {
+            return if self.crew.has(said.client) {
+                Err(format!("client {} ended by itself", said.client))
+            } else {
+                Ok(())
+            };
+        };
+        let text = |field: &str| line.rest.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
+        match line.did.as_str() {
+            "confirmed" => {
+                for id in line.rest.get("ids").and_then(|ids| ids.as_array()).into_iter().flatten() {
+                    self.ledger.confirm(id.as_str().unwrap_or_default());
+                }
+            }
+            "failed" => self.ledger.failed += 1,
+            "begin" => {
+                self.diary.begin(said.client, &line.rest);
+                self.owner = Some(said.client);
+                if let Some((at, victim)) = self.killed.filter(|(_, victim)| *victim != said.client) {
+                    let _another = victim;
+                    self.takeovers.push(said.at.saturating_duration_since(at));
+                    self.killed = None;
+                }
+            }
+            "effect" => {
+                self.diary.end(said.client, &line.rest);
+                match text("outcome") {
+                    "ok" => {
+                        if self.ledger.finish(text("id")) {
+                            self.progress = said.at;
+                        }
+                    }
+                    _ => self.ledger.retry(text("id")),
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The member that owns the subscription, most of the time; some other one else.
+    fn victim(&mut self) -> usize {
+        let owner = self.crew.subscribers.iter().position(|member| Some(member.client.number) == self.owner);
+        let any = self.rng.usize(..self.crew.subscribers.len());
+        owner.filter(|_| self.rng.u8(..8) > 0).unwrap_or(any)
+    }
+
+    fn disturb(&mut self, disturbance: Disturbance) -> Result<(), Refused> {
+        match disturbance {
+            Disturbance::Kill => {
+                let victim = self.victim();
+                let mut dead = self.crew.subscribers.swap_remove(victim);
+                dead.client.kill();
+                self.kills += 1;
+                if Some(dead.client.number) == self.owner {
+                    self.killed = Some((Instant::now(), dead.client.number));
+                }
+                self.crew.subscribe(&self.what).map_err(Refused::Failed)
+            }
+            Disturbance::Freeze => {
+                let victim = self.victim();
+                let from = now_us();
+                self.crew.subscribers[victim].client.signal("STOP").map_err(Refused::Failed)?;
+                let listened = self.listen_for(FREEZE);
+                let client = &self.crew.subscribers[victim].client;
+                client.signal("CONT").map_err(Refused::Failed)?;
+                self.diary.frozen(client.number, from, now_us());
+                listened.map_err(Refused::Failed)
+            }
+            Disturbance::Cut => self.place.close_connections(),
+            Disturbance::Deploy => {
+                for _ in 0..MEMBERS {
+                    let old = self.crew.subscribers.remove(0);
+                    old.client.finish(ANSWER).map_err(Refused::Failed)?;
+                    self.crew.subscribe(&self.what).map_err(Refused::Failed)?;
+                    self.listen_for(Duration::from_millis(200)).map_err(Refused::Failed)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn report(mut self) -> Result<String, String> {
+        let missing = self.ledger.missing;
+        let stuck = if missing > 0 { self.crew.stored(&self.what.name).min(missing) } else { 0 };
+        let found = self.diary.judge(MAX_RETRIES);
+        self.takeovers.sort_unstable();
+        let middle = self.takeovers.get(self.takeovers.len() / 2).map_or(0, Duration::as_millis);
+        let longest = self.takeovers.last().map_or(0, Duration::as_millis);
+        let text = format!(
+            "{} confirmed, {} lost, {stuck} stuck, {} first-occurrence violations, {} overlapping runs, {} attempts too \
+             many, {} duplicated, {} runs over a freeze, {} replayed; {} kills, takeover {middle} ms (longest {longest} ms)",
+            self.ledger.confirmed,
+            missing - stuck,
+            found.violations.len(),
+            found.overlaps.len(),
+            found.attempts.len(),
+            self.ledger.duplicated,
+            found.frozen,
+            self.replayed,
+            self.kills,
+        );
+        let mut wrong = Vec::new();
+        if missing > 0 {
+            wrong.push(format!("missing: {}", self.ledger.examples_of_missing().join(" ")));
+        }
+        for (what, all) in
+            [("violations", &found.violations), ("overlaps", &found.overlaps), ("attempts", &found.attempts)]
+        {
+            if !all.is_empty() {
+                wrong.push(format!("{what}: {}", all[..all.len().min(5)].join(" · ")));
+            }
+        }
+        if !self.ledger.invented.is_empty() {
+            wrong.push(format!("invented: {}", self.ledger.invented.join(" ")));
+        }
+        if let Err(error) = self.crew.dismiss(&self.what.name) {
+            wrong.push(error);
+        }
+        if wrong.is_empty() { Ok(text) } else { Err(format!("{text}; {}", wrong.join("; "))) }
+    }
+}
