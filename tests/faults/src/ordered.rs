@@ -117,12 +117,13 @@ impl<'a> OrderedRun<'a> {
             first: 0,
             keys: KEYS,
             skewed: true,
-            in_flight: 200,
+            // One call after the other: many at once need not be taken up in the order in which they were made.
+            in_flight: 20,
             rate: Some(rate),
             bytes: 240,
             routing_key: "rig.event".into(),
             delay_ms: None,
-            batch: 1,
+            batch: 20,
         })?;
         let mut control = self.crew.client()?;
         self.progress = Instant::now();
@@ -141,7 +142,7 @@ impl<'a> OrderedRun<'a> {
             self.replay(&mut control)?;
         }
         // Duplicates may come late.
-        self.listen_for(Duration::from_millis(1000))?;
+        self.listen_for(Duration::from_secs(1))?;
         control.finish(ANSWER)?;
         Ok(None)
     }
@@ -185,8 +186,7 @@ impl<'a> OrderedRun<'a> {
             "begin" => {
                 self.diary.begin(said.client, &line.rest);
                 self.owner = Some(said.client);
-                if let Some((at, victim)) = self.killed.filter(|(_, victim)| *victim != said.client) {
-                    let _another = victim;
+                if let Some((at, _)) = self.killed.filter(|(_, victim)| *victim != said.client) {
                     self.takeovers.push(said.at.saturating_duration_since(at));
                     self.killed = None;
                 }

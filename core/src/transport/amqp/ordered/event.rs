@@ -34,7 +34,7 @@ pub(super) enum Item {
 }
 
 impl Event {
-    /// Reads a delivery from a subscription's queue, a partition or the queue of a key.
+    /// Reads a delivery from a subscription's queue or the queue of a key.
     pub(super) fn read(delivery: Delivery, exchange: &Arc<str>, subscription: &str) -> Item {
         let properties = &delivery.properties;
         let tag = delivery.delivery_tag;

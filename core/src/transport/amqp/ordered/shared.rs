@@ -43,7 +43,7 @@ pub(super) struct Standing {
     pub(super) failure: Option<Error>,
 }
 
-/// One member's part in one queue of an ordered subscription: the queue itself, or a partition.
+/// One member's part in an ordered subscription.
 pub(super) struct Shared {
     /// The queue.
     pub(super) queue: Arc<str>,
