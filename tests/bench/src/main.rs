@@ -5,7 +5,6 @@
 
 mod amqp;
 mod amqp_consume;
-mod amqp_ordered;
 mod amqp_publish;
 mod event;
 mod idle;
@@ -73,9 +72,6 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
                 }
                 if options.wants(&format!("{} consume {kind}", server.name)) {
                     amqp_consume::run(options, results, &server, classic).await?;
-                }
-                if options.wants(&format!("{} ordered {kind}", server.name)) {
-                    amqp_ordered::run(options, results, &server, classic).await?;
                 }
             }
             if options.wants(&format!("{} latency", server.name)) {
