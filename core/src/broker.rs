@@ -120,13 +120,13 @@ impl Broker {
 
     /// One subscription with its depths; `None` if there is none of this name.
     pub async fn subscription(&self, name: &str) -> Result<Option<SubscriptionInfo>> {
-        crate::routing::check_subscription_name(name)?;
+        crate::routing::check_peer_name(name)?;
         self.transport().subscription(name).await
     }
 
     /// Deletes a subscription with all its events and dead letters. `false` if there was none.
     pub async fn delete_subscription(&self, name: &str) -> Result<bool> {
-        crate::routing::check_subscription_name(name)?;
+        crate::routing::check_peer_name(name)?;
         self.here()?.delete_subscription(name).await
     }
 

@@ -231,12 +231,13 @@ class Subscriber(Subscriptions):
         self._connection = None if self._url is None else Connection(self._url)
         self._consumption: Consumption | None = None
 
-    def declare(self) -> None:
-        """Declares every subscription, so that it collects events from now on, without handling any."""
+    def declare(self, *names: str) -> None:
+        """Declares these subscriptions, or all, so that they collect events from now on, without handling any."""
         if self._connection is not None:
             broker = self._connection.broker()
             for one in self._prepared():
-                broker.declare(one.name, one.binding_keys, one.settings)
+                if not names or one.name in names:
+                    broker.declare(one.name, one.binding_keys, one.settings)
 
     def start_consuming(self, timeout: float | timedelta | None = None) -> None:
         """Handles events until `stop_consuming`, SIGTERM, Ctrl-C or the time-out; then drains.

@@ -28,6 +28,18 @@ pub(crate) fn default_url(py: Python<'_>) -> PyResult<String> {
     tidings::Broker::url_from_env().or_raise(py)
 }
 
+/// Raises unless the URL can be understood. Nothing is reached.
+#[pyfunction]
+pub(crate) fn check_url(py: Python<'_>, url: &str) -> PyResult<()> {
+    tidings::transport::registry::check(url).or_raise(py)
+}
+
+/// Deletes one queue of RabbitMQ and nothing that belongs to it. False if there was none.
+#[pyfunction]
+pub(crate) fn delete_queue(py: Python<'_>, url: &str, queue: &str) -> PyResult<bool> {
+    wait(py, tidings::transport::amqp::delete_queue(url, queue))
+}
+
 async fn reach(url: String) -> tidings::Result<tidings::Broker> {
     if url.is_empty() { tidings::Broker::from_env().await } else { tidings::Broker::connect(&url).await }
 }

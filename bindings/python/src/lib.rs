@@ -29,7 +29,7 @@ mod native {
     #[pymodule_export]
     use super::bridge::{Bridge, Running};
     #[pymodule_export]
-    use super::broker::{Broker, default_url};
+    use super::broker::{Broker, check_url, default_url, delete_queue};
     #[pymodule_export]
     use super::convert::encode_json;
     #[pymodule_export]

@@ -115,6 +115,12 @@ impl Publisher {
         })
     }
 
+    /// Publishes a body that is encoded already, byte for byte, even if it is no event.
+    fn publish_encoded(&self, py: Python<'_>, routing_key: &str, body: Vec<u8>) -> PyResult<Receipt> {
+        let core = self.core.get(py)?;
+        wait(py, core.publish_encoded(routing_key, body)).map(Receipt::from)
+    }
+
     /// Publishes many at once. One receipt or exception for each, in order.
     fn publish_batch(&self, py: Python<'_>, events: Vec<Bound<'_, DomainEvent>>) -> PyResult<Py<PyAny>> {
         let core = self.core.get(py)?;

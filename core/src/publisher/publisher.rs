@@ -15,8 +15,8 @@ use super::options::When;
 use super::under_way::UnderWay;
 use super::{PublishMiddleware, PublishNext, PublishOptions};
 use crate::broker::Broker;
-use crate::event::{encode, name};
-use crate::routing::check_exchange_name;
+use crate::event::{Headers, Payload, Timestamp, decode, encode, name, new_id};
+use crate::routing::{check_exchange_name, check_routing_key};
 use crate::settlement::replayed;
 use crate::transport::{DEFAULT_EXCHANGE, Message, Receipt};
 use crate::{DomainEvent, Error, ErrorKind, Result};
@@ -171,6 +171,32 @@ impl Publisher {
         results
     }
 
+    /// Publishes a body that is encoded already, byte for byte, without middleware. For programs that bring their own bytes.
+    ///
+    /// If it is an event (wire version 1), the receipt has its id. If it is not, it is sent all the same, with an id of
+    /// its own: subscriptions make an undecodable dead letter of it.
+    ///
+    /// Errors: `INVALID_ROUTING_KEY`, and those of [`publish`](Self::publish).
+    pub async fn publish_encoded(&self, routing_key: &str, body: impl Into<Payload>) -> Result<Receipt> {
+        self.broker.here()?;
+        check_routing_key(routing_key)?;
+        let body = body.into();
+        self.check_size(&body, routing_key)?;
+        let (id, key, timestamp) = match decode(&body, Headers::new()) {
+            Ok(event) => (event.shared_id(), event.shared_key(), event.timestamp()),
+            Err(_no_event) => (new_id(), None, Timestamp::now()),
+        };
+        let message = Message::new(routing_key, id, body)
+            .with_exchange(self.exchange.clone())
+            .with_key(key)
+            .with_timestamp(timestamp)
+            .with_deadline(self.deadline(None));
+        let routing_key = message.routing_key.clone();
+        let result = self.send_message(message).await;
+        self.note(&result, &routing_key);
+        result
+    }
+
     /// Waits until every publish that had begun at the call is confirmed or has failed, those whose futures were dropped
     /// too. Calls made meanwhile wait.
     ///
@@ -217,7 +243,11 @@ impl Publisher {
         let span = tracing::info_span!("publish", id = event.id(), routing_key = event.routing_key());
         // Inside its own span, so that this is what the event's handlers continue.
         let message = span.in_scope(|| self.message(event, options))?;
-        let result = self.hand_over(vec![message]).instrument(span).await?.pop();
+        self.send_message(message).instrument(span).await
+    }
+
+    async fn send_message(&self, message: Message) -> Result<Receipt> {
+        let result = self.hand_over(vec![message]).await?.pop();
         result.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "the transport gave no result")))
     }
 
@@ -249,14 +279,7 @@ impl Publisher {
             Some(foreign) => foreign,
             None => encode(&event),
         };
-        if body.len() > self.max_payload {
-            return Err(Error::new(
-                ErrorKind::PayloadTooLarge,
-                format!("the body has {} bytes, max_payload is {}", body.len(), self.max_payload),
-            )
-            .field("data", event.routing_key())
-            .remedy("raise max_payload, or keep the document elsewhere and publish its address"));
-        }
+        self.check_size(&body, event.routing_key())?;
         Ok(Message {
             exchange,
             routing_key: event.shared_routing_key(),
@@ -267,9 +290,23 @@ impl Publisher {
             headers: std::mem::take(event.headers_mut()),
             deliver_at,
             require_route: options.require_route,
-            // A time-out beyond the end of time is none.
-            deadline: Instant::now().checked_add(options.timeout.unwrap_or(self.timeout)).map(Instant::into_std),
+            deadline: self.deadline(options.timeout),
         })
+    }
+
+    /// When a publish that begins now is given up on. A time-out beyond the end of time is none.
+    fn deadline(&self, timeout: Option<Duration>) -> Option<std::time::Instant> {
+        Instant::now().checked_add(timeout.unwrap_or(self.timeout)).map(Instant::into_std)
+    }
+
+    fn check_size(&self, body: &Payload, routing_key: &str) -> Result<()> {
+        if body.len() <= self.max_payload {
+            return Ok(());
+        }
+        let text = format!("the body has {} bytes, max_payload is {}", body.len(), self.max_payload);
+        Err(Error::new(ErrorKind::PayloadTooLarge, text)
+            .field("data", routing_key)
+            .remedy("raise max_payload, or keep the document elsewhere and publish its address"))
     }
 
     fn deliver_at(&self, options: &PublishOptions) -> Result<Option<crate::Timestamp>> {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{DeadLetterEntry, DeadLetterFilter};
 use crate::broker::Broker;
-use crate::routing::check_subscription_name;
+use crate::routing::check_peer_name;
 use crate::settlement::replayed;
 use crate::transport::{DeadLetters, Message, StoredDeadLetter, Token};
 use crate::{Error, ErrorKind, Result};
@@ -129,7 +129,7 @@ impl Replay {
         F: FnMut(Arc<[DeadLetterEntry]>) -> Fut + Send,
         Fut: Future<Output = Result<Vec<ReplayAction>>> + Send,
     {
-        check_subscription_name(&self.subscription)?;
+        check_peer_name(&self.subscription)?;
         self.filter.check()?;
         let mut pace = Pace::new(self.rate)?;
         let mut walk = self.broker.here()?.dead_letters(&self.subscription).await?;
@@ -283,7 +283,7 @@ impl Broker {
         filter: &DeadLetterFilter,
         limit: usize,
     ) -> Result<Vec<DeadLetterEntry>> {
-        check_subscription_name(subscription)?;
+        check_peer_name(subscription)?;
         filter.check()?;
         let mut walk = self.here()?.dead_letters(subscription).await?;
         let mut found = Vec::new();

@@ -5,7 +5,7 @@ mod names;
 mod trie;
 
 pub use binding_key::{check_binding_key, matches};
-pub use names::{check_exchange_name, check_subscription_name};
+pub use names::{check_exchange_name, check_peer_name, check_subscription_name};
 pub use trie::Trie;
 
 use crate::{Error, ErrorKind, Result};

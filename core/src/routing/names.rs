@@ -3,10 +3,23 @@
 use crate::{Error, ErrorKind, Result};
 
 /// Endings that name something of ours or of `domain-event-broker`'s beside the queue.
-const RESERVED_ENDINGS: [&str; 4] = ["-dl", "-dlx", "-retry", "-order"];
+const RESERVED_ENDINGS: &[&str] = &["-dl", "-dlx", "-retry", "-order"];
+/// Of these, endings of queues; `-retry` is an exchange of `domain-event-broker`'s, which itself takes such a name.
+const RESERVED_OF_QUEUES: &[&str] = &["-dl", "-dlx", "-order"];
 
 /// Accepts a subscription's name: `[A-Za-z0-9._:-]{1,200}` without reserved beginnings, endings and parts.
 pub fn check_subscription_name(name: &str) -> Result<()> {
+    check(name, RESERVED_ENDINGS)
+}
+
+/// Accepts the name of a subscription that `domain-event-broker` may have made: also one that ends in `-retry`.
+///
+/// Errors: `INVALID_NAME`.
+pub fn check_peer_name(name: &str) -> Result<()> {
+    check(name, RESERVED_OF_QUEUES)
+}
+
+fn check(name: &str, reserved_endings: &[&str]) -> Result<()> {
     let error = |message: String, remedy: &str| {
         Err(Error::new(ErrorKind::InvalidName, message).field("subscription", name).remedy(remedy))
     };
@@ -17,7 +30,7 @@ pub fn check_subscription_name(name: &str) -> Result<()> {
         return error(format!("the subscription's name has the character {c:?}"), "use letters, digits and . _ : -");
     }
     let partition = name.rsplit_once("-p").is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    let reserved = RESERVED_ENDINGS.iter().find(|ending| name.ends_with(**ending)).copied();
+    let reserved = reserved_endings.iter().find(|ending| name.ends_with(**ending)).copied();
     let reserved = reserved
         .or(partition.then_some("-p<digits>"))
         .or_else(|| ["-delay-", "-key-"].into_iter().find(|part| name.contains(part)))
@@ -57,6 +70,7 @@ mod tests {
         for bad in ["", "a b", "a-dl", "a-dlx", "b-retry", "c-order", "d-p12", "x-delay-5", "x-key-y", "tidings-x", "ü"]
         {
             assert_eq!(check_subscription_name(bad).unwrap_err().code(), "INVALID_NAME", "{bad}");
+            assert_eq!(check_peer_name(bad).is_ok(), bad == "b-retry", "{bad}");
         }
     }
 }

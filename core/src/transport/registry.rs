@@ -10,21 +10,43 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// `memory:` is a new broker of this process; `sqlite:path.db` a file; `amqp://` and `amqps://` a RabbitMQ.
 pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    match scheme {
+    match scheme(url) {
         #[cfg(feature = "memory")]
         "memory" => super::memory::connect(url),
         #[cfg(feature = "sqlite")]
         "sqlite" => super::sqlite::connect(url).await,
         #[cfg(feature = "amqp")]
         "amqp" | "amqps" => super::amqp::connect(url).await,
-        "" => Err(Error::new(ErrorKind::InvalidUrl, "the broker URL has no scheme")
-            .field("url", redact(url))
-            .remedy(format!("use one of {}", SCHEMES.join(" ")))),
-        _ => Err(Error::new(ErrorKind::UnsupportedTransport, format!("no transport of this build serves {scheme}:"))
-            .field("url", redact(url))
-            .remedy(format!("use one of {}", SCHEMES.join(" ")))),
+        _ => Err(unserved(url)),
     }
+}
+
+/// Whether `url` can be understood. Nothing is reached, so a host, a file or a password may still be wrong.
+///
+/// Errors: `INVALID_URL`, `UNSUPPORTED_TRANSPORT`.
+pub fn check(url: &str) -> Result<()> {
+    match scheme(url) {
+        #[cfg(feature = "memory")]
+        "memory" => super::memory::connect(url).map(drop),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => super::sqlite::check_url(url),
+        #[cfg(feature = "amqp")]
+        "amqp" | "amqps" => super::amqp::virtual_host(url).map(drop),
+        _ => Err(unserved(url)),
+    }
+}
+
+fn scheme(url: &str) -> &str {
+    url.split_once(':').map_or("", |(scheme, _)| scheme)
+}
+
+/// Why no transport serves this URL.
+fn unserved(url: &str) -> Error {
+    let error = match scheme(url) {
+        "" => Error::new(ErrorKind::InvalidUrl, "the broker URL has no scheme"),
+        scheme => Error::new(ErrorKind::UnsupportedTransport, format!("no transport of this build serves {scheme}:")),
+    };
+    error.field("url", redact(url)).remedy(format!("use one of {}", SCHEMES.join(" ")))
 }
 
 /// The URL schemes of this build.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::routing::{check_binding_key, check_exchange_name, check_subscription_name};
+use crate::routing::{check_binding_key, check_exchange_name, check_peer_name, check_subscription_name};
 use crate::{Error, ErrorKind, Result};
 
 /// Exchange that is used unless another one is named.
@@ -133,7 +133,11 @@ impl SubscriptionSpec {
 
     /// Refuses names, binding keys and combinations that no transport could serve.
     pub fn check(&self) -> Result<()> {
-        check_subscription_name(&self.name)?;
+        if self.compat {
+            check_peer_name(&self.name)?
+        } else {
+            check_subscription_name(&self.name)?
+        }
         check_exchange_name(&self.exchange)?;
         for key in &self.binding_keys {
             check_binding_key(key)?;

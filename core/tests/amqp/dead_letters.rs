@@ -43,6 +43,20 @@ async fn shown(bench: &Bench) -> Vec<(String, String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn looking_at_what_is_not_there_spoils_no_later_look() {
+    let Some(bench) = Bench::new("absent").await else { return };
+    let source = bench.subscribe().await;
+    bury(&bench, &source, 1).await;
+    let absent = format!("{}-absent", bench.name);
+    for _ in 0..20 {
+        let error = bench.transport.dead_letters(&absent).await.err().unwrap();
+        assert_eq!(error.code(), "SUBSCRIPTION_NOT_FOUND");
+        assert_eq!(shown(&bench).await.len(), 1);
+    }
+    bench.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_looks_change_nothing() {
     for queue_type in [QueueType::Quorum, QueueType::Classic] {
         let Some(mut bench) = Bench::new("looks").await else { return };

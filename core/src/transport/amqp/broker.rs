@@ -82,6 +82,17 @@ impl Broker {
         if self.closed.load(Ordering::Acquire) { Err(error::closed()) } else { Ok(()) }
     }
 
+    /// Deletes a queue and nothing else. `false` if there was none.
+    pub(super) async fn delete_queue(&self, queue: &str) -> Result<bool> {
+        let declarer = Declarer::open(&self.consume).await?;
+        // The server closes the channel of a look that finds nothing.
+        if declarer.look(queue).await?.is_none() {
+            return Ok(false);
+        }
+        let deleted = declarer.delete_queue(queue).await;
+        declarer.close_after(deleted).await.map(|()| true)
+    }
+
     /// A walk over dead letters that reads `per_channel` of them from one channel at most.
     async fn walk(&self, subscription: &str, per_channel: u16) -> Result<Walk> {
         self.check_open()?;

@@ -20,6 +20,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// Time that the server gets to answer a request on an open connection.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Channels that are tried before an error is taken for that of the new channel.
+const OPENING_ATTEMPTS: u32 = 3;
 
 /// A connection that stands, until it does not.
 pub(super) struct Live {
@@ -54,7 +56,19 @@ impl Live {
 
     /// Opens a channel.
     pub(super) async fn channel(&self) -> Result<Channel> {
-        answer_in_time(self.connection.create_channel(), "a channel").await
+        let opening = async {
+            for _ in 0..OPENING_ATTEMPTS {
+                match self.connection.create_channel().await {
+                    // Nothing that is said of opening a channel: lapin still tells what ended the last one of this number.
+                    Err(stale) if error::ended_a_channel(&stale) => {
+                        tracing::debug!(%stale, "the error of an earlier channel");
+                    }
+                    opened => return opened,
+                }
+            }
+            self.connection.create_channel().await
+        };
+        answer_in_time(opening, "a channel").await
     }
 
     pub(super) async fn close(&self) {

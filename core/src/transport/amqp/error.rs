@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use lapin::ErrorKind as Lapin;
-use lapin::protocol::AMQPError;
+use lapin::protocol::{AMQPError, AMQPErrorKind};
 
 use super::url::Config;
 use crate::{Error, ErrorKind};
@@ -47,6 +47,11 @@ pub(super) fn answer(error: &lapin::Error) -> Option<&AMQPError> {
 /// Whether a queue or exchange does not exist.
 pub(super) fn is_not_found(error: &lapin::Error) -> bool {
     answer(error).is_some_and(|answer| answer.get_id() == NOT_FOUND)
+}
+
+/// Whether this is why the server ended one channel, and no more than that.
+pub(super) fn ended_a_channel(error: &lapin::Error) -> bool {
+    answer(error).is_some_and(|answer| matches!(answer.kind(), AMQPErrorKind::Soft(_)))
 }
 
 /// Whether the server ended the channel or connection because of something that was published.

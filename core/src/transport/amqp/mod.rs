@@ -53,3 +53,13 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
 pub fn virtual_host(url: &str) -> Result<String> {
     Ok(url::Config::parse(url)?.vhost)
 }
+
+/// Deletes this one queue, whatever it is, and nothing that belongs to it. `false` if there was none.
+///
+/// For programs written for other libraries, which delete queues by name; a subscription is deleted whole by
+/// [`Broker::delete_subscription`](crate::Broker::delete_subscription).
+pub async fn delete_queue(url: &str, queue: &str) -> Result<bool> {
+    let broker = broker::Broker::reach(url).await?;
+    let deleted = broker.delete_queue(queue).await;
+    broker.close().await.and(deleted)
+}

@@ -39,4 +39,4 @@ mod waiting;
 mod writer;
 
 pub(crate) use registry::HeldFiles;
-pub use transport::connect;
+pub use transport::{check_url, connect};

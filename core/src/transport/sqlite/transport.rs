@@ -23,6 +23,11 @@ const MAX_DELAY: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Largest body that can be configured.
 const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
 
+/// Whether a `sqlite:` URL can be understood. The file is not looked at.
+pub fn check_url(url: &str) -> Result<()> {
+    Options::parse(url).map(drop)
+}
+
 /// Opens the store that `url` names, creating it if it is not there.
 ///
 /// `sqlite:path.db` (relative to the working directory) or `sqlite:///absolute/path.db`, with the parameters
