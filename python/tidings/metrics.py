@@ -19,6 +19,7 @@ class Source(Protocol):
 
     def metrics(self) -> list[tuple[str, str, str | None, float]]:
         """Counters and gauges: `(name, kind, subscription, value)`."""
+        ...
 
 
 def _sum(sources: Iterable[Source]) -> dict[tuple[str, str], dict[str | None, float]]:

@@ -58,17 +58,19 @@ class Connection:
 
     async def broker(self) -> Broker:
         """The broker, connected."""
-        if self._broker is None:
+        broker = self._broker
+        if broker is None:
             if self._reaching is None:
                 self._reaching = asyncio.get_running_loop().create_task(run(Broker.connect_soon, self.url))
             reaching = self._reaching
             try:
                 # One that stops waiting must not stop the others.
-                self._broker = await asyncio.shield(reaching)
+                broker = await asyncio.shield(reaching)
+                self._broker = broker
             finally:
                 if reaching.done() and self._reaching is reaching:
                     self._reaching = None
-        return self._broker
+        return broker
 
     @property
     def connected(self) -> Broker | None:

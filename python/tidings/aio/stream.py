@@ -164,11 +164,13 @@ class _Iteration:
         """Declares the subscription and begins to fetch."""
         if self._connection is None:
             raise errors.ClosedError("no broker is configured, so no event will ever come")
-        if self._own is None:
+        own = self._own
+        if own is None:
             broker = await self._connection.broker()
             one = self._registration
-            self._own = await take(broker.deliveries_soon, one.name, one.binding_keys, one.settings)
-        return self._own
+            opened: Deliveries = await take(broker.deliveries_soon, one.name, one.binding_keys, one.settings)
+            own = self._own = opened
+        return own
 
     async def __anext__(self) -> ReceivedEvent[Any]:
         if self._closed:
@@ -181,13 +183,14 @@ class _Iteration:
                 batch = await take(own.next_soon, 1)
             if not batch:
                 raise StopAsyncIteration
-            self._current = batch[0]
+            current: Delivery = batch[0]
+            self._current = current
             try:
-                event = self._registration.prepare(self._current.event)
+                event = self._registration.prepare(current.event)
             except InvalidDataError as error:
-                self._settle_current(self._registration.outcome_of(self._current.event, error))
+                self._settle_current(self._registration.outcome_of(current.event, error))
                 continue
-            return ReceivedEvent(own, self._current, event)
+            return ReceivedEvent(own, current, event)
 
     def _settle_current(self, outcome: Outcome) -> None:
         current, self._current = self._current, None
