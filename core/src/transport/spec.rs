@@ -134,9 +134,9 @@ impl SubscriptionSpec {
     /// Refuses names, binding keys and combinations that no transport could serve.
     pub fn check(&self) -> Result<()> {
         if self.compat {
-            check_peer_name(&self.name)?
+            check_peer_name(&self.name)?;
         } else {
-            check_subscription_name(&self.name)?
+            check_subscription_name(&self.name)?;
         }
         check_exchange_name(&self.exchange)?;
         for key in &self.binding_keys {
