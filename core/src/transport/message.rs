@@ -94,6 +94,7 @@ impl Message {
     }
 
     /// The deadline as Tokio's timers want it.
+    #[cfg(any(feature = "amqp", feature = "memory", feature = "sqlite"))]
     pub(crate) fn gives_up_at(&self) -> Option<tokio::time::Instant> {
         self.deadline.map(tokio::time::Instant::from_std)
     }
