@@ -31,6 +31,7 @@ test: toolchain brokers ## Starts servers, runs every test in its short form
 	$(SERVICES) tests/interop/run
 	$(SERVICES) tests/node
 	$(SERVICES) tests/python
+	$(SERVICES) tests/python upstream
 
 test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, release build
 	$(SERVICES) cargo test --release --workspace --all-features

@@ -77,16 +77,18 @@ def test_a_failure_without_dead_letter_drops_the_event(queue: str) -> None:
 
 
 def test_replay_callbacks_get_what_pika_would_have_given_them(queue: str) -> None:
+    seen: list[object] = []
+
     def handler(event: DomainEvent) -> None:
-        if len(dead) == 3:
+        seen.append(event)
+        if len(seen) == 3:
             subscriber.stop_consuming()
         raise ValueError("no")
 
-    dead: list[DomainEvent] = []
     subscriber = Subscriber()
     subscriber.register(handler, queue, [f"{queue}.*"], dead_letter=True)
-    dead.extend(publish_domain_event(f"{queue}.one", {"n": n}) for n in range(3))
-    subscriber.start_consuming(timeout=5)
+    dead = [publish_domain_event(f"{queue}.one", {"n": n}) for n in range(3)]
+    consume(subscriber, 3, seen)
     actions = iter([DISCARD, LEAVE, RETRY])
     messages: list[dict] = []
 
@@ -94,8 +96,7 @@ def test_replay_callbacks_get_what_pika_would_have_given_them(queue: str) -> Non
         messages.append({"frame": frame, "header": header, "body": body})
         return next(actions)
 
-    while len(messages) < 3:
-        replay_all(queue, decide)
+    assert replay_all(queue, decide) == 1
     assert [DomainEvent.from_json(one["body"]) for one in messages] == dead
     assert {one["frame"].routing_key for one in messages} == {f"{queue}.one"}
     assert messages[0]["header"].headers["tidings-dead-reason"] == "error"

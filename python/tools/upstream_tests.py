@@ -8,6 +8,7 @@ They run on every RabbitMQ that the environment names (AMQP_URL, AMQP4_URL). Onl
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,24 @@ def run(package: Path, url: str, arguments: list[str]) -> int:
     defaults.DEFAULT_HOST, defaults.DEFAULT_PORT = parts.hostname or "localhost", parts.port or 5672
     settings.BROKER = f"amqp://guest:guest@{defaults.DEFAULT_HOST}:{defaults.DEFAULT_PORT}/%2F"
     os.chdir(package.parent)
-    return pytest.main([*PYTEST.split(), "--rootdir", str(package.parent), str(package / "tests"), *arguments])
+    try:
+        return pytest.main([*PYTEST.split(), "--rootdir", str(package.parent), str(package / "tests"), *arguments])
+    finally:
+        delete_queues(package)
+
+
+def delete_queues(package: Path) -> None:
+    """Deletes the queues that the tests leave behind, some of which are bound to every event of the virtual host."""
+    import pika
+
+    sources = [path.read_text() for path in (package / "tests").rglob("*.py")]
+    names = sorted({name for source in sources for name in re.findall(r"'(test-[a-z-]+)'", source)})
+    connection = pika.BlockingConnection()
+    channel = connection.channel()
+    for name in names:
+        channel.queue_delete(queue=name)
+        channel.queue_delete(queue=f"{name}-dl")
+    connection.close()
 
 
 def main() -> int:
