@@ -51,7 +51,7 @@ bench: toolchain brokers ## Side by side with the peers; results in target/bench
 check: toolchain ## Format, lints, dependency rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
-	for feature in memory sqlite amqp catalog; do cargo clippy -p tidings --no-default-features --features $$feature -- -D warnings; done
+	for feature in memory sqlite amqp catalog postgres mysql; do cargo clippy -p tidings --no-default-features --features $$feature -- -D warnings; done
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p tidings --all-features
 	tests/dependencies
 	tests/interop/run lint

@@ -35,7 +35,7 @@ pub struct Broker {
 struct Inner {
     home: Process,
     transport: Arc<dyn Transport>,
-    metrics: Registry,
+    metrics: Arc<Registry>,
     url: String,
 }
 
@@ -87,7 +87,7 @@ impl Broker {
     }
 
     fn new(transport: Arc<dyn Transport>, url: String) -> Self {
-        let inner = Inner { home: Process::here(), transport, metrics: Registry::default(), url };
+        let inner = Inner { home: Process::here(), transport, metrics: Arc::default(), url };
         Self { inner: Arc::new(inner), codecs: Codecs::default(), propagator: None }
     }
 
@@ -101,6 +101,13 @@ impl Broker {
     pub fn propagator(mut self, propagator: impl Propagator) -> Self {
         self.propagator = Some(Arc::new(propagator));
         self
+    }
+
+    /// The same broker through another transport, with the same counters.
+    pub(crate) fn over(&self, transport: Arc<dyn Transport>) -> Self {
+        let (metrics, url) = (self.inner.metrics.clone(), self.inner.url.clone());
+        let inner = Inner { home: Process::here(), transport, metrics, url };
+        Self { inner: Arc::new(inner), codecs: self.codecs.clone(), propagator: self.propagator.clone() }
     }
 
     /// A publisher to this broker.

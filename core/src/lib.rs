@@ -15,12 +15,15 @@ pub mod doctor;
 mod error;
 pub mod event;
 pub mod host;
+pub mod inbox;
 mod metrics;
+pub mod outbox;
 mod policy;
 mod publisher;
 mod replay;
 pub mod routing;
 pub mod settlement;
+mod store;
 mod subscriber;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -37,6 +40,8 @@ mod documents {
     #[cfg(feature = "catalog")]
     #[doc = include_str!("../docs/catalog.md")]
     struct Catalog;
+    #[doc = include_str!("../docs/outbox.md")]
+    struct Outbox;
 }
 
 pub use broker::{BROKER_URL_VARIABLE, Broker, DEFAULT_URL, REQUIRE_BROKER_VARIABLE};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::outbox::RelayCounters;
 use crate::settlement::Effect;
 use crate::transport::OrderState;
 
@@ -34,6 +35,12 @@ pub struct Metric {
     pub subscription: Option<Arc<str>>,
     /// The value; seconds where the name says so.
     pub value: f64,
+}
+
+impl Metric {
+    pub(crate) fn new(name: &'static str, kind: MetricKind, value: f64) -> Self {
+        Self { name, kind, subscription: None, value }
+    }
 }
 
 /// Counters of one subscription.
@@ -117,11 +124,19 @@ pub(crate) struct Registry {
     pub(crate) publish_failures: AtomicU64,
     pub(crate) unrouted: AtomicU64,
     subscriptions: Mutex<BTreeMap<Arc<str>, Arc<SubscriptionCounters>>>,
+    relays: Mutex<Vec<Weak<RelayCounters>>>,
 }
 
 impl Registry {
     pub(crate) fn subscription(&self, name: &Arc<str>) -> Arc<SubscriptionCounters> {
         self.subscriptions.lock().entry(name.clone()).or_default().clone()
+    }
+
+    /// Reports the counters of a relay too, as long as it lives.
+    pub(crate) fn watch_relay(&self, counters: &Arc<RelayCounters>) {
+        let mut relays = self.relays.lock();
+        relays.retain(|one| one.strong_count() > 0);
+        relays.push(Arc::downgrade(counters));
     }
 
     #[allow(clippy::cast_precision_loss, reason = "counters beyond 2^53 need not be exact")]
@@ -169,6 +184,7 @@ impl Registry {
                 add(metric, Gauge, Some(name), value);
             }
         }
+        all.extend(self.relays.lock().iter().filter_map(Weak::upgrade).flat_map(|relay| relay.snapshot()));
         all
     }
 }

@@ -343,7 +343,15 @@ impl<'a> SubscriptionBuilder<'a> {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let handler: Handler = erase(handler);
+        self.handle_erased(erase(handler))
+    }
+
+    /// The subscription's name.
+    pub(super) fn name(&self) -> &str {
+        &self.options.spec.name
+    }
+
+    pub(super) fn handle_erased(self, handler: Handler) -> Result<()> {
         let options = self.options.resolve(&self.subscriber.broker().capabilities())?;
         self.subscriber.add(options, handler)
     }

@@ -97,10 +97,15 @@ where
         Box::pin(async move {
             match future.await {
                 Ok(()) => Outcome::Ok,
-                Err(error) => outcome(&*error.into(), std::any::type_name::<E>()),
+                Err(error) => of_error(error),
             }
         })
     })
+}
+
+/// The outcome of a handler that returned this error.
+pub(super) fn of_error<E: Into<BoxError>>(error: E) -> Outcome {
+    outcome(&*error.into(), std::any::type_name::<E>())
 }
 
 /// What a handler's error means: [`Retry`], [`DeadLetter`] and [`Discard`] anywhere in its chain say so themselves.

@@ -5,6 +5,7 @@ mod deliveries;
 mod delivery;
 mod handler;
 mod health;
+mod inbox;
 mod keys;
 #[cfg(feature = "tower")]
 mod layer;

@@ -30,6 +30,8 @@ pub struct Capabilities {
     pub fenced_settle: bool,
     /// What a consumer that has lost its lease or connection publishes for a delivery (retry, dead letter) is refused.
     pub fenced_publish: bool,
+    /// Of the events of a key in one batch, those that are stored come before those that are not.
+    pub prefix_publish: bool,
     /// Longest delay of a retry or of a scheduled publish.
     pub max_delay: Duration,
     /// Largest body that can be configured, in bytes.
@@ -52,6 +54,7 @@ impl Capabilities {
             ordered: Ordered::No,
             fenced_settle: false,
             fenced_publish: false,
+            prefix_publish: false,
             max_delay: Duration::ZERO,
             max_payload: 1024 * 1024,
             reports_routing: false,

@@ -52,6 +52,20 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// Dropping the future does not withdraw what was handed over.
     async fn publish(&self, batch: Vec<Message>) -> Vec<Result<Receipt>>;
 
+    /// A way to publish that ends with its connection: once that is lost, nothing that was sent over it can arrive, and
+    /// every later publish fails with `CLOSED`. `owner` is a name that nobody has used before. `None` on transports that
+    /// do not have it.
+    async fn fence(&self, owner: &str) -> Result<Option<Arc<dyn Transport>>> {
+        let _ = owner;
+        Ok(None)
+    }
+
+    /// Whether the connection that was fenced as `owner` is gone, as the broker sees it.
+    async fn fence_is_gone(&self, owner: &str) -> Result<bool> {
+        let _ = owner;
+        Ok(true)
+    }
+
     /// Declares the subscription durably and returns a source of its events.
     ///
     /// Declaring the same one again adds its binding keys. Other settings than the stored ones are

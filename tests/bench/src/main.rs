@@ -11,6 +11,8 @@ mod idle;
 mod latency;
 mod measure;
 mod options;
+mod outbox;
+mod outbox_cost;
 mod results;
 mod routing;
 mod sqlite_consume;
@@ -73,6 +75,15 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
                 if options.wants(&format!("{} consume {kind}", server.name)) {
                     amqp_consume::run(options, results, &server, classic).await?;
                 }
+            }
+            if options.wants(&format!("{} outbox", server.name)) {
+                outbox::run(options, results, &server).await?;
+                outbox_cost::latency(options, results, &server).await?;
+                outbox_cost::writing(options, results, &server).await?;
+                outbox_cost::idle(options, results, &server).await?;
+            }
+            if options.wants(&format!("{} growth", server.name)) {
+                outbox::growth(options, results, &server).await?;
             }
             if options.wants(&format!("{} latency", server.name)) {
                 latency::run(options, results, &server).await?;

@@ -25,6 +25,7 @@ pub(crate) struct Options {
     pub(crate) output: PathBuf,
     only: Option<String>,
     filters: Vec<String>,
+    quick: bool,
 }
 
 impl Options {
@@ -36,11 +37,14 @@ impl Options {
             output: default_output(),
             only: None,
             filters: Vec::new(),
+            quick: false,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value\n\n{USAGE}"));
             match argument.as_str() {
-                "--quick" => (options.rounds, options.length) = (2, Duration::from_millis(400)),
+                "--quick" => {
+                    (options.rounds, options.length, options.quick) = (2, Duration::from_millis(400), true);
+                }
                 "--rounds" => options.rounds = value()?.parse().map_err(|_| USAGE.to_owned())?,
                 "--seconds" => {
                     let seconds = value()?.parse().map_err(|_| USAGE.to_owned())?;
@@ -54,6 +58,11 @@ impl Options {
         }
         options.rounds = options.rounds.max(1);
         Ok(options)
+    }
+
+    /// Whether only to show that everything runs.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.quick
     }
 
     /// Whether this work is to be measured.

@@ -29,7 +29,7 @@ use crate::transport::{
 use crate::{Error, ErrorKind, Result};
 
 /// RabbitMQ 4 closes the channel for a larger body.
-const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
+pub(super) const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 
 /// Queues of parked keys that are counted one by one.
 const MOST_COUNTED: usize = 100;
@@ -140,7 +140,7 @@ impl Broker {
 }
 
 /// Refuses what would make the server end the channel or the connection.
-fn check(message: &Message) -> Result<()> {
+pub(super) fn check(message: &Message) -> Result<()> {
     message.headers.check()?;
     if message.body.len() > MAX_PAYLOAD {
         return Err(Error::new(ErrorKind::PayloadTooLarge, format!("the body has {} bytes", message.body.len()))
@@ -156,7 +156,7 @@ fn check(message: &Message) -> Result<()> {
     Ok(())
 }
 
-fn receipt(message: (Arc<str>, Arc<str>, bool), routed: Option<bool>) -> Result<Receipt> {
+pub(super) fn receipt(message: (Arc<str>, Arc<str>, bool), routed: Option<bool>) -> Result<Receipt> {
     let (id, routing_key, require_route) = message;
     if require_route && routed == Some(false) {
         return Err(Error::new(ErrorKind::Unroutable, "no subscription wants the event, and it was not stored")
@@ -175,6 +175,7 @@ impl Transport for Broker {
         capabilities.ordered = Ordered::Single;
         capabilities.fenced_settle = true;
         capabilities.fenced_publish = true;
+        capabilities.prefix_publish = true;
         capabilities.max_delay = MAX_DELAY;
         capabilities.max_payload = MAX_PAYLOAD;
         capabilities.reports_routing = true;
@@ -191,6 +192,16 @@ impl Transport for Broker {
             Err(error) => Err((reply, error)),
         });
         outcomes.await.into_iter().zip(asked).map(|(outcome, asked)| receipt(asked, outcome?)).collect()
+    }
+
+    async fn fence(&self, owner: &str) -> Result<Option<Arc<dyn Transport>>> {
+        self.check_open()?;
+        Ok(Some(Arc::new(super::fence::Fenced::open(self.config.clone(), owner).await?)))
+    }
+
+    async fn fence_is_gone(&self, owner: &str) -> Result<bool> {
+        self.check_open()?;
+        super::fence::is_gone(&self.consume, owner).await
     }
 
     async fn subscribe(&self, spec: &SubscriptionSpec) -> Result<Arc<dyn Source>> {

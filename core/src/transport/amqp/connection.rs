@@ -100,6 +100,8 @@ pub(super) struct Connector {
     /// A connection that was opened to see whether the broker can be reached, for the first role that wants it.
     spare: Arc<Mutex<Option<Arc<Live>>>>,
     closed: AtomicBool,
+    /// The first connection is the last.
+    once: bool,
 }
 
 impl fmt::Debug for Connector {
@@ -110,7 +112,13 @@ impl fmt::Debug for Connector {
 
 impl Connector {
     pub(super) fn new(config: Arc<Config>, role: &'static str, spare: Arc<Mutex<Option<Arc<Live>>>>) -> Self {
-        Self { config, role, slot: tokio::sync::Mutex::new(None), spare, closed: AtomicBool::new(false) }
+        Self { config, role, slot: tokio::sync::Mutex::new(None), spare, closed: AtomicBool::new(false), once: false }
+    }
+
+    /// Keeps this connection and never opens another one.
+    pub(super) fn once(config: Arc<Config>, role: &'static str, live: Arc<Live>) -> Self {
+        let slot = tokio::sync::Mutex::new(Some(live));
+        Self { slot, once: true, ..Self::new(config, role, Arc::default()) }
     }
 
     /// The connection, opened with one attempt if there is none.
@@ -121,6 +129,9 @@ impl Connector {
         }
         if let Some(live) = slot.as_ref().filter(|live| live.connected()) {
             return Ok(live.clone());
+        }
+        if self.once {
+            return Err(error::closed());
         }
         let spare = self.spare.lock().take().filter(|live| live.connected());
         let live = match spare {

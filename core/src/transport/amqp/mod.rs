@@ -16,6 +16,7 @@ mod connection;
 mod dead_letters;
 mod doctor;
 mod error;
+mod fence;
 mod headers;
 mod lane;
 mod lattice;

@@ -217,6 +217,7 @@ impl Transport for MemoryTransport {
             max_payload: 16 * 1024 * 1024,
             reports_routing: true,
             counts_in_flight: true,
+            prefix_publish: true,
             ..Capabilities::new("memory")
         }
     }

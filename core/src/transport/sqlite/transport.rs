@@ -61,6 +61,7 @@ impl Transport for Sqlite {
             max_payload: MAX_PAYLOAD,
             reports_routing: true,
             counts_in_flight: true,
+            prefix_publish: true,
             ..Capabilities::new("sqlite")
         }
     }

@@ -1,0 +1,34 @@
+//! SQL stores: what outbox and inbox write in the caller's transaction, and what relays ask of a database.
+//!
+//! `insert` renders the statements that a program runs in its own transaction; nothing in it touches a connection.
+//! `outbox` holds every other statement once for all databases and runs it through a [`Driver`](driver::Driver), of which
+//! there is one for each database.
+
+// Without a database only the rendering is used.
+#![cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code))]
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod address;
+mod dialect;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod driver;
+mod insert;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod outbox;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod schema;
+mod statement;
+mod tables;
+
+pub use dialect::{Dialect, ParamStyle};
+pub(crate) use insert::escaped;
+pub use insert::{OutboxWriter, outbox_insert};
+pub use schema::{SCHEMA_VERSION, outbox_schema};
+pub(crate) use statement::Sql;
+pub use statement::{Statement, Value};
+pub use tables::Tables;
+
+pub(crate) mod connect;

@@ -1,0 +1,474 @@
+//! The outbox in any SQL database.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::driver::{Driver, Output, Reader};
+use super::insert::{OutboxWriter, PARTS, text};
+use super::statement::Sql;
+use super::{Dialect, Statement, Tables, Value, schema};
+use crate::event::Payload;
+use crate::outbox::{
+    FailedRow, Member, OutboxEvent, OutboxRow, OutboxStatus, OutboxStore, Page, PollLimit, Settled, WakeUp,
+};
+use crate::{Error, ErrorKind, Result};
+
+/// States of a row.
+const READY: &str = "0";
+const SCHEDULED: &str = "1";
+const WAITING: &str = "2";
+const RETRYING: &str = "3";
+const FAILED: &str = "4";
+const PROCESSED: &str = "5";
+
+/// What a relay reads of a row.
+const ROW: &str = "id, exchange, ordering_key, headers, body, attempts";
+/// Longest error text that is kept, in bytes.
+const MAX_ERROR: usize = 2000;
+
+/// The outbox behind one driver.
+#[derive(Debug)]
+pub(crate) struct SqlStore<D> {
+    driver: D,
+    writer: OutboxWriter,
+    outbox: String,
+    relay: String,
+    part: String,
+    tables: Tables,
+}
+
+impl<D: Driver> SqlStore<D> {
+    pub(crate) fn new(driver: D, tables: Tables) -> Self {
+        let dialect = driver.dialect();
+        Self {
+            writer: OutboxWriter::new(dialect).tables(tables.clone()).notify(true),
+            outbox: tables.outbox(dialect),
+            relay: tables.relay(dialect),
+            part: tables.part(dialect),
+            tables,
+            driver,
+        }
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.driver.dialect()
+    }
+
+    fn sql(&self, text: &str) -> Sql {
+        Sql::new(self.dialect()).sql(text)
+    }
+
+    fn text(&self, value: &str) -> Value {
+        text(self.dialect(), value)
+    }
+
+    /// `… AND part IN …`, or nothing where the relay has all.
+    fn of_parts(sql: Sql, parts: &[u16]) -> Sql {
+        if parts.len() == usize::from(PARTS) {
+            return sql;
+        }
+        sql.sql(" AND part").any_of(parts.iter().map(|part| i64::from(*part)))
+    }
+
+    /// Only while the relay has its entry.
+    fn held_by(&self, sql: Sql, owner: &str) -> Sql {
+        sql.sql(&format!(" AND EXISTS (SELECT 1 FROM {} WHERE owner = ", self.relay)).bind(self.text(owner)).sql(")")
+    }
+
+    /// Makes whoever assigns parts wait for whoever does so already, so that it sees what came of it.
+    fn turn(&self) -> Option<Statement> {
+        let lock = match self.dialect() {
+            // It has one writer at a time.
+            Dialect::Sqlite => return None,
+            Dialect::Postgres | Dialect::MySql => "FOR UPDATE",
+        };
+        Some(self.sql(&format!("SELECT part FROM {} WHERE part = 0 {lock}", self.part)).done())
+    }
+
+    /// Ready rows carry no time; this lets MySQL read them from one index in the order of their ids.
+    fn ready(&self) -> &'static str {
+        if self.dialect() == Dialect::MySql { "state = 0 AND available_at IS NULL" } else { "state = 0" }
+    }
+
+    async fn version(&self) -> Result<Option<u32>> {
+        let found = self.driver.run(schema::version(self.dialect(), &self.tables)).await?;
+        let version = found.rows.into_iter().next().and_then(|row| Reader::new(row).int());
+        Ok(version.map(|version| u32::try_from(version).unwrap_or(u32::MAX)))
+    }
+
+    fn settle_failed(&self, owner: &str, settled: &Settled) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        for failed in &settled.failed {
+            let (state, after) = match failed.retry_after {
+                Some(after) => (RETRYING, Value::Int(micros(after))),
+                None => (FAILED, Value::Null),
+            };
+            let error = crate::error::shorten(&failed.error, MAX_ERROR);
+            let sql = self
+                .sql(&format!(
+                    "UPDATE {} SET state = {state}, attempts = attempts + 1, available_at = {} + ",
+                    self.outbox,
+                    self.dialect().now()
+                ))
+                .bind(after)
+                .sql(", last_error = ")
+                .bind(self.text(&error))
+                .sql(&format!(" WHERE state IN ({READY}, {RETRYING}) AND id"))
+                .any_of([failed.id]);
+            statements.push(self.held_by(sql, owner).done());
+        }
+        statements
+    }
+
+    fn settle_done(&self, owner: &str, settled: &Settled) -> Option<Statement> {
+        if settled.done.is_empty() {
+            return None;
+        }
+        let sql = if settled.keep {
+            let now = self.dialect().now();
+            self.sql(&format!(
+                "UPDATE {} SET state = {PROCESSED}, available_at = NULL, processed_at = {now}",
+                self.outbox
+            ))
+        } else {
+            self.sql(&format!("DELETE FROM {}", self.outbox))
+        };
+        let sql =
+            sql.sql(&format!(" WHERE state IN ({READY}, {RETRYING}) AND id")).any_of(settled.done.iter().copied());
+        Some(self.held_by(sql, owner).done())
+    }
+
+    /// Microseconds until the next row falls due.
+    async fn next_due(&self, parts: &[u16]) -> Result<Option<i64>> {
+        let now = self.dialect().now();
+        let mut sql = self.sql("SELECT ");
+        for state in [SCHEDULED, RETRYING] {
+            let first =
+                format!("(SELECT available_at FROM {} WHERE state = {state} AND available_at IS NOT NULL", self.outbox);
+            sql = Self::of_parts(sql.sql(&first), parts);
+            sql.push(&format!(" ORDER BY available_at LIMIT 1) - {now}, "));
+        }
+        let rows = self.driver.run(sql.sql("0").done()).await?.rows;
+        let mut due = rows.into_iter().flatten().take(2).filter_map(Option::<i64>::from);
+        Ok(due.next().map(|first| due.next().map_or(first, |second| first.min(second))))
+    }
+
+    async fn rows(&self, statement: Statement) -> Result<Vec<OutboxRow>> {
+        self.driver.run(statement).await?.rows.into_iter().map(row).collect()
+    }
+
+    async fn keys(&self, states: &str, parts: &[u16], most: Option<usize>) -> Result<Vec<String>> {
+        let sql = self.sql(&format!(
+            "SELECT DISTINCT ordering_key FROM {} WHERE state IN ({states}) AND ordering_key IS NOT NULL",
+            self.outbox
+        ));
+        let mut sql = Self::of_parts(sql, parts);
+        if let Some(most) = most {
+            sql = sql.sql(" LIMIT ").bind(count(most));
+        }
+        Ok(texts(self.driver.run(sql.done()).await?))
+    }
+}
+
+#[async_trait]
+impl<D: Driver> OutboxStore for SqlStore<D> {
+    async fn install(&self) -> Result<()> {
+        self.driver.install(&self.tables).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        let found = self.version().await?.unwrap_or(0);
+        if schema::check_version(&self.tables, found)? {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidOption, "the tables of the outbox are not there, or are of an older version")
+            .field("table", self.tables.name())
+            .remedy("install() them, or run the SQL of outbox_schema"))
+    }
+
+    async fn publish(&self, events: &[OutboxEvent]) -> Result<()> {
+        let statements = self.writer.insert(self.dialect().default_style(), events)?;
+        self.driver.transaction(statements).await.map(drop)
+    }
+
+    async fn join(&self, owner: &str, fence: &str, lease: Duration) -> Result<()> {
+        let now = self.dialect().now();
+        let sql = self
+            .sql(&format!("INSERT INTO {} (owner, fence, until, started_at) VALUES (", self.relay))
+            .bind(self.text(owner))
+            .sql(", ")
+            .bind(self.text(fence))
+            .sql(&format!(", {now} + "))
+            .bind(micros(lease))
+            .sql(&format!(", {now})"));
+        self.driver.run(sql.done()).await.map(drop)
+    }
+
+    async fn renew(&self, owner: &str, lease: Duration) -> Result<Vec<Member>> {
+        let now = self.dialect().now();
+        let prolong = self
+            .sql(&format!("UPDATE {} SET until = {now} + ", self.relay))
+            .bind(micros(lease))
+            .sql(" WHERE owner = ")
+            .bind(self.text(owner));
+        let list = self.sql(&format!("SELECT owner, fence, until - {now} FROM {}", self.relay));
+        self.driver.run(prolong.done()).await?;
+        let members = self.driver.run(list.done()).await?.rows.into_iter().map(|row| {
+            let mut row = Reader::new(row);
+            let (owner, fence) = (row.text().unwrap_or_default(), row.text().unwrap_or_default());
+            Member { owner, fence, left: duration(row.int().unwrap_or(0)) }
+        });
+        Ok(members.collect())
+    }
+
+    async fn evict(&self, owner: &str) -> Result<bool> {
+        let now = self.dialect().now();
+        let sql = self.sql(&format!("DELETE FROM {} WHERE until <= {now} AND owner = ", self.relay));
+        let evict = sql.bind(self.text(owner)).done();
+        let outputs = self.driver.transaction(self.turn().into_iter().chain([evict]).collect()).await?;
+        Ok(outputs.last().is_some_and(|output| output.affected > 0))
+    }
+
+    async fn acquire(&self, owner: &str, most: usize) -> Result<Vec<u16>> {
+        let free = format!("(owner IS NULL OR owner NOT IN (SELECT owner FROM {}))", self.relay);
+        let mut statements: Vec<_> = self.turn().into_iter().collect();
+        if most > 0 {
+            let look = self.sql(&format!("SELECT part FROM {} WHERE {free}", self.part)).done();
+            let mut parts = numbers(self.driver.run(look).await?);
+            // Relays that start at the same time do not all want the same ones.
+            fastrand::shuffle(&mut parts);
+            parts.truncate(most);
+            let take = self.sql(&format!("UPDATE {} SET owner = ", self.part)).bind(self.text(owner));
+            let take = take.sql(&format!(" WHERE {free} AND part")).any_of(parts);
+            statements.push(self.held_by(take, owner).done());
+        }
+        let have = self.sql(&format!("SELECT part FROM {} WHERE owner = ", self.part)).bind(self.text(owner));
+        statements.push(have.sql(" ORDER BY part").done());
+        let outputs = self.driver.transaction(statements).await?;
+        let parts = outputs.into_iter().next_back().map(numbers).unwrap_or_default();
+        Ok(parts.into_iter().filter_map(|part| u16::try_from(part).ok()).collect())
+    }
+
+    async fn release(&self, owner: &str, parts: &[u16]) -> Result<()> {
+        let sql = self.sql(&format!("UPDATE {} SET owner = NULL WHERE owner = ", self.part)).bind(self.text(owner));
+        let release = sql.sql(" AND part").any_of(parts.iter().map(|part| i64::from(*part))).done();
+        self.driver.transaction(self.turn().into_iter().chain([release]).collect()).await.map(drop)
+    }
+
+    async fn leave(&self, owner: &str) -> Result<()> {
+        let part = self.sql(&format!("UPDATE {} SET owner = NULL WHERE owner = ", self.part)).bind(self.text(owner));
+        let relay = self.sql(&format!("DELETE FROM {} WHERE owner = ", self.relay)).bind(self.text(owner));
+        self.driver.transaction(self.turn().into_iter().chain([part.done(), relay.done()]).collect()).await.map(drop)
+    }
+
+    async fn poll(&self, parts: &[u16], limit: PollLimit) -> Result<Page> {
+        // The sum runs along the ids, so what lies behind the limit is never read from where large values are kept.
+        let sql = self.sql(&format!(
+            "SELECT {ROW}, bytes FROM (SELECT {ROW}, sum(octet_length(body) + coalesce(octet_length(headers), 0)) \
+             OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS bytes, row_number() OVER (ORDER BY id) AS place \
+             FROM (SELECT {ROW} FROM {} WHERE {}",
+            self.outbox,
+            self.ready()
+        ));
+        let sql = Self::of_parts(sql, parts)
+            .sql(" ORDER BY id LIMIT ")
+            .bind(count(limit.rows))
+            .sql(") ready) page WHERE bytes <= ")
+            .bind(count(limit.bytes))
+            .sql(" OR place = 1 ORDER BY id");
+        let mut statement = sql.done();
+        if self.dialect() == Dialect::Sqlite {
+            statement.sql = statement.sql.replace("octet_length", "length");
+        }
+        let rows = self.rows(statement).await?;
+        let bytes: usize =
+            rows.iter().map(|row| row.body.len() + row.headers.as_ref().map_or(0, |headers| headers.len())).sum();
+        let more = rows.len() >= limit.rows || bytes > limit.bytes / 2;
+        Ok(Page::new(rows, more))
+    }
+
+    async fn poll_retries(&self, parts: &[u16], most: usize) -> Result<Vec<OutboxRow>> {
+        let now = self.dialect().now();
+        let sql =
+            self.sql(&format!("SELECT {ROW} FROM {} WHERE state = {RETRYING} AND available_at <= {now}", self.outbox));
+        let sql = Self::of_parts(sql, parts).sql(" ORDER BY available_at, id LIMIT ").bind(count(most));
+        self.rows(sql.done()).await
+    }
+
+    async fn promote(&self, parts: &[u16]) -> Result<Option<Duration>> {
+        let (now, outbox) = (self.dialect().now(), &self.outbox);
+        let Some(left) = self.next_due(parts).await? else { return Ok(None) };
+        if left > 0 {
+            return Ok(Some(duration(left)));
+        }
+        let sql = self.sql(&format!(
+            "UPDATE {outbox} SET state = {READY}, available_at = NULL WHERE state = {SCHEDULED} AND available_at <= {now}"
+        ));
+        self.driver.run(Self::of_parts(sql, parts).done()).await?;
+        Ok(self.next_due(parts).await?.map(duration))
+    }
+
+    async fn settle(&self, owner: &str, settled: Settled) -> Result<()> {
+        let mut statements = self.settle_failed(owner, &settled);
+        statements.extend(self.settle_done(owner, &settled));
+        if !settled.waiting.is_empty() {
+            let sql = self.sql(&format!("UPDATE {} SET state = {WAITING} WHERE state = {READY} AND id", self.outbox));
+            statements.push(self.held_by(sql.any_of(settled.waiting.iter().copied()), owner).done());
+        }
+        if !settled.unblocked.is_empty() {
+            let sql = self
+                .sql(&format!("UPDATE {} SET state = {READY} WHERE state = {WAITING} AND ordering_key", self.outbox));
+            let sql = sql.any_text(settled.unblocked.iter().map(|key| self.text(key)));
+            statements.push(self.held_by(sql, owner).done());
+        }
+        match statements.len() {
+            0 => Ok(()),
+            1 => self.driver.run(statements.remove(0)).await.map(drop),
+            _ => self.driver.transaction(statements).await.map(drop),
+        }
+    }
+
+    async fn blocked(&self, parts: &[u16], most: usize) -> Result<Vec<String>> {
+        self.keys(&format!("{RETRYING}, {FAILED}"), parts, Some(most)).await
+    }
+
+    async fn waiting(&self, parts: &[u16]) -> Result<Vec<String>> {
+        self.keys(WAITING, parts, None).await
+    }
+
+    async fn status(&self) -> Result<OutboxStatus> {
+        let sql = self.sql(&format!("SELECT state, count(*) FROM {} GROUP BY state", self.outbox));
+        let mut status = OutboxStatus::default();
+        for row in self.driver.run(sql.done()).await?.rows {
+            let mut row = Reader::new(row);
+            let (state, count) = (row.int().unwrap_or(-1), row.int().unwrap_or(0));
+            let count = u64::try_from(count).unwrap_or(0);
+            match state.to_string().as_str() {
+                FAILED => status.failed += count,
+                PROCESSED => status.processed += count,
+                _ => status.pending += count,
+            }
+        }
+        status.oldest = self.oldest().await?;
+        Ok(status)
+    }
+
+    async fn oldest(&self) -> Result<Option<Duration>> {
+        let (now, outbox) = (self.dialect().now(), &self.outbox);
+        // The first of each state is the oldest of it, or near enough.
+        let first = |state: &str| format!("(SELECT created_at FROM {outbox} WHERE {state} ORDER BY id LIMIT 1)");
+        let states = [self.ready(), "state = 2", "state = 3"].map(first);
+        let sql = self.sql(&format!("SELECT {now} - {}, {now} - {}, {now} - {}", states[0], states[1], states[2]));
+        let ages = self.driver.run(sql.done()).await?.rows.into_iter().flatten().filter_map(|value| match value {
+            Value::Int(age) => Some(age),
+            _ => None,
+        });
+        Ok(ages.max().map(duration))
+    }
+
+    async fn busy(&self) -> Result<bool> {
+        let (now, outbox) = (self.dialect().now(), &self.outbox);
+        let sql = format!(
+            "SELECT 1 FROM (SELECT 1 AS n) one WHERE EXISTS (SELECT 1 FROM {outbox} WHERE {}) \
+             OR EXISTS (SELECT 1 FROM {outbox} WHERE state = {RETRYING}) \
+             OR EXISTS (SELECT 1 FROM {outbox} WHERE state = {SCHEDULED} AND available_at <= {now}) \
+             OR EXISTS (SELECT 1 FROM (SELECT DISTINCT ordering_key FROM {outbox} WHERE state = {WAITING}) waiting WHERE \
+             NOT EXISTS (SELECT 1 FROM {outbox} failed WHERE failed.ordering_key = waiting.ordering_key AND state IN ({RETRYING}, {FAILED})))",
+            self.ready()
+        );
+        Ok(!self.driver.run(self.sql(&sql).done()).await?.rows.is_empty())
+    }
+
+    async fn failed(&self, after: i64, limit: usize) -> Result<Vec<FailedRow>> {
+        let sql = self
+            .sql(&format!(
+                "SELECT id, event_id, routing_key, ordering_key, attempts, last_error FROM {} WHERE state = {FAILED} AND id > ",
+                self.outbox
+            ))
+            .bind(after)
+            .sql(" ORDER BY id LIMIT ")
+            .bind(count(limit));
+        let rows = self.driver.run(sql.done()).await?.rows.into_iter().map(|row| {
+            let mut row = Reader::new(row);
+            let mut failed = FailedRow::new(row.int().unwrap_or(0));
+            failed.event_id = row.text().unwrap_or_default();
+            failed.routing_key = row.text().unwrap_or_default();
+            failed.key = row.text();
+            failed.attempts = u32::try_from(row.int().unwrap_or(0)).unwrap_or(0);
+            failed.error = row.text().unwrap_or_default();
+            failed
+        });
+        Ok(rows.collect())
+    }
+
+    async fn retry(&self, ids: &[i64]) -> Result<u64> {
+        let sql = self.sql(&format!(
+            "UPDATE {} SET state = {RETRYING}, attempts = 0, available_at = {} WHERE state = {FAILED} AND id",
+            self.outbox,
+            self.dialect().now()
+        ));
+        Ok(self.driver.run(sql.any_of(ids.iter().copied()).done()).await?.affected)
+    }
+
+    async fn discard(&self, ids: &[i64]) -> Result<u64> {
+        let sql = self.sql(&format!("DELETE FROM {} WHERE state = {FAILED} AND id", self.outbox));
+        Ok(self.driver.run(sql.any_of(ids.iter().copied()).done()).await?.affected)
+    }
+
+    async fn purge(&self, age: Duration, limit: usize) -> Result<u64> {
+        let (now, outbox) = (self.dialect().now(), &self.outbox);
+        // A subquery around the limit: MySQL has none in IN, and needs a copy of the table that is changed.
+        let sql = self
+            .sql(&format!(
+                "DELETE FROM {outbox} WHERE state = {PROCESSED} AND id IN (SELECT id FROM (SELECT id FROM {outbox} \
+                 WHERE state = {PROCESSED} AND processed_at < {now} - "
+            ))
+            .bind(micros(age))
+            .sql(" LIMIT ")
+            .bind(count(limit))
+            .sql(") old)");
+        Ok(self.driver.run(sql.done()).await?.affected)
+    }
+
+    async fn listen(&self) -> Result<Option<Box<dyn WakeUp>>> {
+        self.driver.listen(&self.tables.channel()).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.driver.close().await
+    }
+}
+
+fn row(row: Vec<Value>) -> Result<OutboxRow> {
+    let mut row = Reader::new(row);
+    let id = row.int().ok_or_else(|| Error::new(ErrorKind::Internal, "a row of the outbox has no id"))?;
+    Ok(OutboxRow {
+        id,
+        exchange: row.text().map(Into::into),
+        key: row.text().map(Into::into),
+        headers: row.bytes().map(Payload::from),
+        body: row.bytes().unwrap_or_default().into(),
+        attempts: row.int().and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(0),
+    })
+}
+
+fn numbers(output: Output) -> Vec<i64> {
+    output.rows.into_iter().filter_map(|row| Reader::new(row).int()).collect()
+}
+
+fn texts(output: Output) -> Vec<String> {
+    output.rows.into_iter().filter_map(|row| Reader::new(row).text()).collect()
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
+}
+
+fn duration(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,221 @@
+//! The outbox: rows of PostgreSQL from their commit until RabbitMQ has confirmed them and they are deleted.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use lapin::BasicProperties;
+use lapin::options::BasicPublishOptions;
+use tidings::outbox::{Outbox, RunningRelay, Tables};
+use tidings::{Broker, Metric};
+use tokio_postgres::{Client, NoTls};
+
+use crate::amqp::{ByHand, EXCHANGE, Server, confirmed};
+use crate::event::ROUTING_KEY;
+use crate::measure::{BoxError, Contender, Sample, Watch, alternate};
+use crate::options::Options;
+use crate::results::Results;
+
+/// Rows of one batch, for everybody.
+const BATCH: i64 = 1000;
+/// How often it is looked whether everything is published.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A database and a broker.
+pub(crate) struct Setting<'a> {
+    pub(crate) server: &'a Server,
+    pub(crate) database: String,
+    pub(crate) tables: Tables,
+    pub(crate) client: Client,
+    pub(crate) admin: ByHand,
+    pub(crate) queue: String,
+}
+
+impl<'a> Setting<'a> {
+    /// Tables and a queue of its own; `None` where there is no PostgreSQL.
+    pub(crate) async fn open(server: &'a Server) -> Result<Option<Self>, BoxError> {
+        let Ok(database) = std::env::var("DATABASE_URL") else {
+            println!("SKIPPED outbox: DATABASE_URL is not set");
+            return Ok(None);
+        };
+        let tables = Tables::new(&format!("bench_outbox_{}", std::process::id()))?;
+        Outbox::connect_to(&database, tables.clone()).await?.install().await?;
+        let client = connect(&database).await?;
+        let admin = ByHand::connect(&server.url).await?;
+        let queue = format!("bench-outbox-{}", std::process::id());
+        admin.declare(&queue, false).await?;
+        Ok(Some(Self { server, database, tables, client, admin, queue }))
+    }
+
+    /// Removes what was made.
+    pub(crate) async fn close(self) -> Result<(), BoxError> {
+        let table = self.tables.name();
+        self.client
+            .batch_execute(&format!(
+                "DROP VIEW {table}_status; DROP TABLE {table}, {table}_relay, {table}_part;
+                 DELETE FROM tidings_schema WHERE component = 'outbox:{table}'"
+            ))
+            .await?;
+        self.admin.remove(&self.queue).await?;
+        self.admin.close().await
+    }
+
+    /// Writes so many rows in a transaction that stays open.
+    pub(crate) async fn write(&self, rows: usize) -> Result<(), BoxError> {
+        self.admin.purge(&self.queue).await?;
+        let table = self.tables.name();
+        self.client
+            .batch_execute(&format!(
+                r#"BEGIN; INSERT INTO {table} (part, event_id, routing_key, ordering_key, body, created_at)
+                SELECT i % 256, id, '{ROUTING_KEY}', 'k' || i % 256, convert_to(format(
+                  '{{"routing_key":"{ROUTING_KEY}","data":{{"user_id":%s,"name":"User Number %s","email":"user-%s@example.com","made":0}},"domain_object_id":"k%s","uuid_string":"%s","timestamp":1700000000.5}}',
+                  i, i, i, i % 256, id), 'UTF8'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+                FROM (SELECT i, gen_random_uuid()::text AS id FROM generate_series(1, {rows}) AS i) AS new"#
+            ))
+            .await?;
+        Ok(())
+    }
+
+    /// Commits it, and wakes whoever listens.
+    pub(crate) async fn commit(&self) -> Result<(), BoxError> {
+        self.client.batch_execute(&format!("NOTIFY {}; COMMIT", self.tables.name())).await?;
+        Ok(())
+    }
+
+    /// A relay that is at work and has nothing to do.
+    pub(crate) async fn relay(&self, broker: &Broker) -> Result<RunningRelay, BoxError> {
+        let outbox = Outbox::connect_to(&self.database, self.tables.clone()).await?;
+        Ok(outbox.relay(broker).exchange(EXCHANGE).listen(true).start().await?)
+    }
+
+    fn watch(&self) -> Watch<'_> {
+        Watch::start(self.server.pid.as_deref())
+    }
+}
+
+/// A connection of hand-written code.
+pub(crate) async fn connect(url: &str) -> Result<Client, BoxError> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// Measures.
+pub(crate) async fn run(options: &Options, results: &mut Results, server: &Server) -> Result<(), BoxError> {
+    let Some(setting) = Setting::open(server).await? else { return Ok(()) };
+    let rows = options.events(12_000.0);
+    let mut contenders = [
+        Contender::new("tidings, one relay", true, || ours(&setting, rows, 1)),
+        Contender::new("tidings, two relays", true, || ours(&setting, rows, 2)),
+        Contender::new("by hand: SKIP LOCKED, lapin, one DELETE", false, || by_hand(&setting, rows)),
+    ];
+    alternate(options.rounds, &mut contenders).await?;
+    let work = format!("{} outbox, commit to confirmed and deleted, in order", server.name);
+    results.compare(&work, &contenders, Some(0.9));
+    drop(contenders);
+    setting.close().await
+}
+
+fn value(metrics: &[Metric], name: &str) -> f64 {
+    metrics.iter().find(|metric| metric.name == name).map_or(0.0, |metric| metric.value)
+}
+
+/// Waits until relays have done so much together.
+#[allow(clippy::cast_precision_loss, reason = "millions at most")]
+pub(crate) async fn published(relays: &[RunningRelay], rows: usize) {
+    while relays.iter().map(|relay| value(&relay.metrics(), "tidings_outbox_published_total")).sum::<f64>()
+        < rows as f64
+    {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn ours(s: &Setting<'_>, rows: usize, relays: usize) -> Result<Sample, BoxError> {
+    let broker = Broker::connect(&s.server.url).await?;
+    s.write(rows).await?;
+    let relays = try_join_all((0..relays).map(|_| s.relay(&broker))).await?;
+    while relays.iter().any(|relay| relay.health().parts != 256 / relays.len()) {
+        tokio::time::sleep(LOOK).await;
+    }
+    let watch = s.watch();
+    s.commit().await?;
+    published(&relays, rows).await;
+    let sample = watch.stop(rows);
+    for relay in relays {
+        relay.stop().await?;
+    }
+    broker.close().await?;
+    Ok(sample)
+}
+
+async fn by_hand(s: &Setting<'_>, rows: usize) -> Result<Sample, BoxError> {
+    let table = s.tables.name();
+    let broker = ByHand::confirming(&s.server.url).await?;
+    let client = connect(&s.database).await?;
+    let claim = format!(
+        "SELECT id, event_id, body FROM {table} WHERE state = 0 ORDER BY id LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
+    );
+    let claim = client.prepare(&claim).await?;
+    let delete = client.prepare(&format!("DELETE FROM {table} WHERE state = 0 AND id = ANY($1)")).await?;
+    s.write(rows).await?;
+    let watch = s.watch();
+    s.commit().await?;
+    let mut done = 0;
+    while done < rows {
+        client.batch_execute("BEGIN").await?;
+        let found = client.query(&claim, &[]).await?;
+        let mut ids: Vec<i64> = Vec::with_capacity(found.len());
+        let mut confirms = Vec::with_capacity(found.len());
+        for row in &found {
+            ids.push(row.try_get(0)?);
+            let id: String = row.try_get(1)?;
+            let body: &[u8] = row.try_get(2)?;
+            let properties = BasicProperties::default().with_delivery_mode(2).with_message_id(id.into());
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            confirms.push(
+                broker.channel.basic_publish(EXCHANGE.into(), ROUTING_KEY.into(), options, body, properties).await?,
+            );
+        }
+        for confirm in confirms {
+            confirmed(confirm).await?;
+        }
+        client.execute(&delete, &[&ids]).await?;
+        client.batch_execute("COMMIT").await?;
+        done += ids.len();
+    }
+    let sample = watch.stop(rows);
+    broker.close().await?;
+    Ok(sample)
+}
+
+/// A million rows that wait: the rate of each tenth of them.
+pub(crate) async fn growth(options: &Options, results: &mut Results, server: &Server) -> Result<(), BoxError> {
+    let Some(setting) = Setting::open(server).await? else { return Ok(()) };
+    let broker = Broker::connect(&server.url).await?;
+    let rows = if options.is_quick() { 20_000 } else { 1_000_000 };
+    let step = rows / 10;
+    let (mut first, mut last) = (0.0, 0.0);
+    setting.write(rows).await?;
+    setting.commit().await?;
+    let relays = [setting.relay(&broker).await?];
+    for tenth in 1..=10 {
+        let started = Instant::now();
+        published(&relays, tenth * step).await;
+        #[allow(clippy::cast_precision_loss, reason = "a million at most")]
+        let rate = step as f64 / started.elapsed().as_secs_f64();
+        println!("  outbox growth: {:>9} rows left, {rate:.0} rows/s", rows - tenth * step);
+        // The first tenth has the start in it.
+        if tenth == 2 {
+            first = rate;
+        }
+        last = rate;
+        // The queue is not what is measured.
+        setting.admin.purge(&setting.queue).await?;
+    }
+    let work = format!("{} outbox, {rows} rows wait: slowdown from 80 % to the end", server.name);
+    results.limit(&work, "×", first / last, 1.25);
+    for relay in relays {
+        relay.stop().await?;
+    }
+    broker.close().await?;
+    setting.close().await
+}
