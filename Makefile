@@ -22,7 +22,7 @@ services: ## Starts every server there is a test for, and says what it did
 	tests/services up
 
 brokers:
-	tests/services up rabbitmq3 rabbitmq4
+	tests/services up
 
 test: toolchain brokers ## Starts servers, runs every test in its short form
 	$(SERVICES) cargo test --workspace --all-features

@@ -18,6 +18,7 @@ pub(super) struct Address {
 
 impl Address {
     /// Whether the server is on this machine.
+    #[cfg(feature = "mysql")]
     pub(super) fn is_local(&self) -> bool {
         self.url.host_str().is_none_or(is_local)
     }

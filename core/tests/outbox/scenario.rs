@@ -215,7 +215,7 @@ impl Stage {
         let good = String::from_utf8(event.to_json().to_vec()).unwrap();
         let table = self.database.table();
         self.database.begin("body").await;
-        let hex: String = body.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let hex = body.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let bytes = match self.database.dialect {
             tidings::outbox::Dialect::Postgres => format!("'\\x{hex}'"),
             _ => format!("x'{hex}'"),

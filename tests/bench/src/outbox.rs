@@ -103,12 +103,12 @@ pub(crate) async fn connect(url: &str) -> Result<Client, BoxError> {
 pub(crate) async fn run(options: &Options, results: &mut Results, server: &Server) -> Result<(), BoxError> {
     let Some(setting) = Setting::open(server).await? else { return Ok(()) };
     let rows = options.events(12_000.0);
-    let mut contenders = [
+    let mut contenders = vec![
         Contender::new("tidings, one relay", true, || ours(&setting, rows, 1)),
         Contender::new("tidings, two relays", true, || ours(&setting, rows, 2)),
         Contender::new("by hand: SKIP LOCKED, lapin, one DELETE", false, || by_hand(&setting, rows)),
     ];
-    alternate(options.rounds, &mut contenders).await?;
+    alternate(options, &mut contenders).await?;
     let work = format!("{} outbox, commit to confirmed and deleted, in order", server.name);
     results.compare(&work, &contenders, Some(0.9));
     drop(contenders);

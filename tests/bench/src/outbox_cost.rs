@@ -71,11 +71,11 @@ pub(crate) async fn writing(options: &Options, results: &mut Results, server: &S
     let Some(setting) = Setting::open(server).await? else { return Ok(()) };
     let rows = options.events(600.0);
     let writer = OutboxWriter::new(Dialect::Postgres).tables(setting.tables.clone());
-    let mut contenders = [
+    let mut contenders = vec![
         Contender::new("tidings, OutboxWriter", true, || ours(&setting, &writer, rows)),
         Contender::new("bare INSERT, prepared", false, || bare(&setting, &writer, rows)),
     ];
-    alternate(options.rounds, &mut contenders).await?;
+    alternate(options, &mut contenders).await?;
     results.compare("outbox, transactions with one row", &contenders, None);
     drop(contenders);
     setting.close().await
