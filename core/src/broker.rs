@@ -128,7 +128,7 @@ impl Broker {
     /// One subscription with its depths; `None` if there is none of this name.
     pub async fn subscription(&self, name: &str) -> Result<Option<SubscriptionInfo>> {
         crate::routing::check_peer_name(name)?;
-        self.transport().subscription(name).await
+        self.here()?.subscription(name).await
     }
 
     /// Deletes a subscription with all its events and dead letters. `false` if there was none.

@@ -202,6 +202,7 @@ impl Publisher {
     ///
     /// A publish begins when its future is polled first, unless it has to wait for a middleware or for room.
     pub async fn flush(&self) -> Result<()> {
+        self.broker.here()?;
         self.permits(MAX_IN_FLIGHT).await.map(drop)
     }
 
