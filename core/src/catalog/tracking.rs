@@ -416,11 +416,8 @@ pub(super) async fn dead_letters(service: &BrokersService, request: &Request) ->
     let more = slice.seen > slice.page.saturating_mul(slice.limit);
     // Pages beyond this one were not read: there the queues say how many there are. Without any, what was read is the
     // number, and no event that arrives between two questions can make them disagree.
-    let total = if more {
-        depth_rows(&target, request).await?.iter().map(|info| info.dead).sum()
-    } else {
-        slice.seen as u64
-    };
+    let total =
+        if more { depth_rows(&target, request).await?.iter().map(|info| info.dead).sum() } else { slice.seen as u64 };
     Ok(json!({ "deadLetters": rows, "total": total, "page": slice.page, "limit": slice.limit, "hasMore": more }))
 }
 

@@ -3,7 +3,7 @@
 
 mod diary;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -56,11 +56,14 @@ pub(crate) struct OrderedRun<'a> {
     takeovers: Vec<Duration>,
     progress: Instant,
     replayed: u64,
+    /// Where what happened is written if something is wrong.
+    story: PathBuf,
 }
 
 impl<'a> OrderedRun<'a> {
     pub(crate) fn new(classic: bool, options: &Options, seed: u64, client: &'a Path, place: &'a Place) -> Self {
         let name = format!("rig-ordered-{}-{seed}", std::process::id());
+        let story = std::env::temp_dir().join(format!("{name}.txt"));
         let what = Subscribe {
             concurrency: 8,
             prefetch: Some(100),
@@ -93,6 +96,7 @@ impl<'a> OrderedRun<'a> {
             takeovers: Vec::new(),
             progress: Instant::now(),
             replayed: 0,
+            story,
         }
     }
 
@@ -130,6 +134,7 @@ impl<'a> OrderedRun<'a> {
         while let Some(disturbance) = self.plan.pop() {
             let pause = Duration::from_millis(self.rng.u64(400..1600));
             self.listen_for(pause)?;
+            self.diary.note(format!("{disturbance:?}; the owner is {:?}", self.owner));
             match self.disturb(disturbance) {
                 Ok(()) => {}
                 Err(Refused::Skip(why)) => return Ok(Some(why)),
@@ -152,7 +157,9 @@ impl<'a> OrderedRun<'a> {
         let ask = Command::Replay { name: self.what.name.clone(), action: Action::Retry };
         // Where connections were just closed, the next one succeeds.
         if let Ok(line) = control.ask(ask, ANSWER) {
-            self.replayed += line.rest.get("replayed").and_then(serde_json::Value::as_u64).unwrap_or(0);
+            let replayed = line.rest.get("replayed").and_then(serde_json::Value::as_u64).unwrap_or(0);
+            self.replayed += replayed;
+            self.diary.note(format!("{replayed} replayed"));
         }
         self.crew.dismiss_publishers()
     }
@@ -219,6 +226,7 @@ impl<'a> OrderedRun<'a> {
             Disturbance::Kill => {
                 let victim = self.victim();
                 let mut dead = self.crew.subscribers.swap_remove(victim);
+                self.diary.note(format!("kills {}", dead.client.number));
                 dead.client.kill();
                 self.kills += 1;
                 if Some(dead.client.number) == self.owner {
@@ -282,6 +290,12 @@ impl<'a> OrderedRun<'a> {
         }
         if !self.ledger.invented.is_empty() {
             wrong.push(format!("invented: {}", self.ledger.invented.join(" ")));
+        }
+        if !wrong.is_empty() {
+            wrong.push(match std::fs::write(&self.story, self.diary.story(&found)) {
+                Ok(()) => format!("the story of these keys: {}", self.story.display()),
+                Err(error) => format!("{}: {error}", self.story.display()),
+            });
         }
         if let Err(error) = self.crew.dismiss(&self.what.name) {
             wrong.push(error);

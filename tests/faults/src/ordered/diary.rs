@@ -1,7 +1,7 @@
 //! Every run of a handler with its beginning and end, by the clock that all processes of a machine share, and what is
 //! wrong about them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
@@ -23,6 +23,8 @@ struct Run {
 pub(crate) struct Diary {
     keys: BTreeMap<String, Vec<Run>>,
     freezes: HashMap<usize, Vec<(i64, i64)>>,
+    /// What was done to the processes.
+    notes: Vec<(i64, String)>,
 }
 
 /// What is wrong.
@@ -70,6 +72,30 @@ impl Diary {
             run.end = Some(time(line));
             run.ok = line.get("outcome").is_some_and(|outcome| outcome == "ok");
         }
+    }
+
+    /// Something was done.
+    pub(crate) fn note(&mut self, what: String) {
+        self.notes.push((now_us(), what));
+    }
+
+    /// Everything that happened to the keys of which something is wrong, in the order of time.
+    pub(crate) fn story(&self, found: &Findings) -> String {
+        let wrong = found.violations.iter().chain(&found.overlaps).chain(&found.attempts);
+        let keys: BTreeSet<&str> = wrong.filter_map(|text| text.split([':', '/']).next()).collect();
+        let mut lines: Vec<(i64, String)> = self.notes.clone();
+        for (key, run) in
+            keys.iter().flat_map(|key| self.keys.get(*key).into_iter().flatten().map(move |run| (key, run)))
+        {
+            let (seq, attempt, client) = (run.seq, run.attempt, run.client);
+            lines.push((run.begin, format!("client {client} begins {key}/{seq}, attempt {attempt}")));
+            if let Some(end) = run.end {
+                let how = if run.ok { "done" } else { "not done" };
+                lines.push((end, format!("client {client} ends {key}/{seq}: {how}")));
+            }
+        }
+        lines.sort();
+        lines.iter().fold(String::new(), |story, (at, line)| format!("{story}{at} {line}\n"))
     }
 
     /// A process stood still.
