@@ -1,5 +1,6 @@
 # The native half of the package. What users import is in the modules beside it.
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import GenericAlias
@@ -19,6 +20,7 @@ __all__ = [
     "INVALID_DATA",
     "Bridge",
     "Broker",
+    "Catalog",
     "DeadLetterEntry",
     "Deliveries",
     "Delivery",
@@ -29,12 +31,14 @@ __all__ = [
     "RetryPolicy",
     "Running",
     "TestBroker",
+    "Topic",
     "__version__",
     "after_fork_in_child",
     "after_fork_in_parent",
     "before_fork",
     "check_subscription",
     "check_url",
+    "command",
     "dead_letters",
     "default_url",
     "delete_queue",
@@ -282,6 +286,40 @@ class Broker:
     def close_soon(self, bridge: Bridge, future: Any) -> Running: ...
 
 @final
+class Catalog:
+    def __new__(
+        cls,
+        declared: str | None = None,
+        path: str | os.PathLike[str] | None = None,
+        product: str | None = None,
+        env: str | None = None,
+    ) -> Catalog: ...
+    def resolve(
+        self, product: str | None, env: str | None, event: str, group: str | None = None
+    ) -> tuple[str | None, str | None, str, str]: ...
+    def publish_soon(
+        self, bridge: Bridge, future: Any, request: str, verified: tuple[str, str | None] | None = None
+    ) -> Running: ...
+    def call_soon(self, bridge: Bridge, future: Any, operation: str, request: str) -> Running: ...
+    def topic_soon(
+        self, bridge: Bridge, future: Any, request: str, verified: tuple[str, str | None] | None = None
+    ) -> Running: ...
+    def close_soon(self, bridge: Bridge, future: Any) -> Running: ...
+
+@final
+class Topic:
+    @property
+    def name(self) -> str: ...
+    def deliveries_soon(
+        self,
+        bridge: Bridge,
+        future: Any,
+        _name: str,
+        _binding_keys: Sequence[str],
+        settings: dict[str, Any],
+    ) -> Running: ...
+
+@final
 class TestBroker:
     def __new__(cls, name: str) -> TestBroker: ...
     def broker(self) -> Broker: ...
@@ -305,6 +343,7 @@ def replay(
 ) -> tuple[int, int, int, int, int, int]: ...
 def replay_event(broker: Broker, subscription: str, decide: Callable[[DeadLetterEntry], str]) -> int: ...
 def replay_all(broker: Broker, subscription: str, decide: Callable[[DeadLetterEntry], str]) -> int: ...
+def command(arguments: Sequence[str]) -> int: ...
 def check_subscription(name: str, binding_keys: Sequence[str], settings: dict[str, Any]) -> None: ...
 def encode_json(data: Any) -> str: ...
 def refresh_log_level() -> None: ...

@@ -1,4 +1,4 @@
-//! The `tidings` command as a library: the binary, the Python wheel and the npm package call [`main`].
+//! The `tidings` command as a library: the binary calls [`main`], the Python wheel and the npm package [`hosted`].
 //!
 //! A command presents; what it does is in the engine. The pages that belong to it: `core/docs/cli.md`.
 #![forbid(unsafe_code)]
@@ -18,12 +18,15 @@ mod table;
 mod values;
 
 use std::ffi::OsString;
+use std::future::Future;
 use std::io::Write as _;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _};
 
 pub use exit::{Exit, HandlerExit};
+use output::Output;
+use signal::Stop;
 
 /// Time that what still runs at the end, such as a write to a reader that does not read, gets to finish.
 const SHUTDOWN: Duration = Duration::from_millis(500);
@@ -37,6 +40,46 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
+    start(args, commands::run)
+}
+
+/// Like [`main`], in a process whose own signal handlers may not end it, such as an interpreter's: takes over SIGINT and
+/// SIGTERM for every command. Those that do not drain end with [`Exit::Interrupted`] at the first one.
+///
+/// The process has to exit with the code: the signals are not given back. A handler that the host had installed is called
+/// as well, so it must be one that does nothing, or none.
+pub fn hosted<I, T>(args: I) -> u8
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    start(args, |cli| async {
+        if commands::drains(&cli.command) {
+            return commands::run(cli).await;
+        }
+        let out = Output::new(cli.globals.json, cli.globals.quiet);
+        let stop = match Stop::listen() {
+            Ok(stop) => stop,
+            Err(failure) => {
+                out.failure(&failure);
+                return failure.exit();
+            }
+        };
+        // A task, since it may be reading stdin.
+        let command = tokio::spawn(commands::run(cli));
+        tokio::select! {
+            exit = command => exit.unwrap_or(Exit::Failed),
+            () = stop.asked(1) => Exit::Interrupted,
+        }
+    })
+}
+
+fn start<I, T, F>(args: I, run: impl FnOnce(args::Cli) -> F) -> u8
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+    F: Future<Output = Exit>,
+{
     let cli = match args::Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return explain(&error).code(),
@@ -49,7 +92,7 @@ where
             return Exit::Failed.code();
         }
     };
-    let exit = runtime.block_on(commands::run(cli));
+    let exit = runtime.block_on(run(cli));
     runtime.shutdown_timeout(SHUTDOWN);
     exit.code()
 }

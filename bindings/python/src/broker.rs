@@ -169,7 +169,7 @@ impl Broker {
     }
 }
 
-fn open(
+pub(crate) fn open(
     core: &tidings::Broker,
     options: tidings::SubscriptionOptions,
 ) -> impl Future<Output = tidings::Result<Arc<tidings::Deliveries>>> + Send + 'static {

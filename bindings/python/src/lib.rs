@@ -10,6 +10,8 @@
 
 mod bridge;
 mod broker;
+mod catalog;
+mod cli;
 mod convert;
 mod delivery;
 mod encode;
@@ -30,6 +32,10 @@ mod native {
     use super::bridge::{Bridge, Running};
     #[pymodule_export]
     use super::broker::{Broker, check_url, default_url, delete_queue};
+    #[pymodule_export]
+    use super::catalog::{Catalog, Topic};
+    #[pymodule_export]
+    use super::cli::command;
     #[pymodule_export]
     use super::convert::encode_json;
     #[pymodule_export]

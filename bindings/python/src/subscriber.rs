@@ -19,12 +19,18 @@ pub(crate) fn options(
 ) -> PyResult<SubscriptionOptions> {
     let mut options = SubscriptionOptions::new(name);
     options.spec.binding_keys = binding_keys;
+    apply(&mut options, settings)?;
+    Ok(options)
+}
+
+/// Changes what the settings say.
+pub(crate) fn apply(options: &mut SubscriptionOptions, settings: &Bound<'_, PyDict>) -> PyResult<()> {
     for (setting, value) in settings.iter() {
         let setting: String = setting.extract()?;
         if value.is_none() {
             continue;
         }
-        set(&mut options, &setting, &value).map_err(|error| {
+        set(options, &setting, &value).map_err(|error| {
             // An overflow or a wrong type names no argument by itself.
             let py = settings.py();
             if error.get_type(py).module().is_ok_and(|module| module == "builtins") {
@@ -34,7 +40,7 @@ pub(crate) fn options(
             }
         })?;
     }
-    Ok(options)
+    Ok(())
 }
 
 /// Raises what is wrong with a subscription that can be told without a broker.

@@ -38,10 +38,10 @@ pub struct PublishRequest {
     #[serde(skip)]
     pub verified_session: Option<VerifiedSession>,
     /// Published once while this key is remembered.
-    #[serde(default, rename = "idempotencyKey", deserialize_with = "optional")]
+    #[serde(default, rename = "idempotencyKey", alias = "idempotency_key", deserialize_with = "optional")]
     pub idempotency_key: Option<String>,
     /// Seconds that the key is remembered.
-    #[serde(default, rename = "idempotencyTtl")]
+    #[serde(default, rename = "idempotencyTtl", alias = "idempotency_ttl")]
     pub idempotency_ttl: Option<u64>,
 }
 

@@ -118,6 +118,21 @@ impl ByHand {
         Ok(self.channel.basic_publish(EXCHANGE.into(), ROUTING_KEY.into(), options, &body, properties).await?)
     }
 
+    /// Binds the queue to another exchange, which is there for everybody and stays.
+    pub(crate) async fn bind(&self, queue: &str, exchange: &str) -> Result<(), BoxError> {
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        self.channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default()).await?;
+        let (bind, key) = (QueueBindOptions::default(), ROUTING_KEY);
+        self.channel.queue_bind(queue.into(), exchange.into(), key.into(), bind, FieldTable::default()).await?;
+        Ok(())
+    }
+
+    /// How many consumers the queue has.
+    pub(crate) async fn consumers(&self, queue: &str) -> Result<u32, BoxError> {
+        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        Ok(self.channel.queue_declare(queue.into(), look, FieldTable::default()).await?.consumer_count())
+    }
+
     pub(crate) async fn purge(&self, queue: &str) -> Result<(), BoxError> {
         self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
         Ok(())

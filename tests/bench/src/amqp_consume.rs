@@ -69,6 +69,13 @@ async fn compare(options: &Options, results: &mut Results, setting: &Setting<'_>
     Ok(())
 }
 
+/// Declares a subscription's queue that gets everything.
+pub(crate) async fn declare(broker: &Broker, queue: &str, classic: bool) -> Result<(), BoxError> {
+    let queue_type = if classic { QueueType::Classic } else { QueueType::Quorum };
+    let subscriber = broker.subscriber();
+    Ok(subscriber.subscription(queue).exchange(EXCHANGE).bind("#").queue_type(queue_type).declare().await?)
+}
+
 fn subscription(
     broker: &Broker,
     s: &Setting<'_>,

@@ -41,7 +41,7 @@ async fn compare(options: &Options, results: &mut Results, setting: &Setting<'_>
     let mut contenders = vec![
         Contender::new("tidings, publish × 1000", true, || ours(setting)),
         Contender::new("tidings, publish_batch of 100 × 10", true, || ours_in_batches(setting)),
-        Contender::new("lapin, 1000 concurrent", false, || concurrent(setting)),
+        Contender::new("lapin, 1000 concurrent", false, || lapin_concurrent(setting)),
         Contender::new("lapin, 1000 concurrent, mandatory", false, || mandatory(setting)),
         Contender::new("lapin, sliding window", false, || sliding(setting)),
         Contender::new("lapin, batches of 1000", false, || batches(setting)),
@@ -97,12 +97,17 @@ async fn ours_in_batches(s: &Setting<'_>) -> Result<Sample, BoxError> {
     Ok(sample)
 }
 
-async fn concurrent(s: &Setting<'_>) -> Result<Sample, BoxError> {
+async fn lapin_concurrent(s: &Setting<'_>) -> Result<Sample, BoxError> {
     s.admin.purge(&s.queue).await?;
-    let by_hand = ByHand::confirming(&s.server.url).await?;
+    concurrent(s.server, s.events).await
+}
+
+/// lapin with 1,000 publishes at once, to whatever is bound.
+pub(crate) async fn concurrent(server: &Server, events: usize) -> Result<Sample, BoxError> {
+    let by_hand = ByHand::confirming(&server.url).await?;
     by_hand.publish(1).await?;
-    let watch = s.watch();
-    stream::iter(0..s.events)
+    let watch = Watch::start(server.pid.as_deref());
+    stream::iter(0..events)
         .map(|n| {
             let by_hand = &by_hand;
             async move { confirmed(by_hand.send(n).await?).await }
@@ -110,7 +115,7 @@ async fn concurrent(s: &Setting<'_>) -> Result<Sample, BoxError> {
         .buffer_unordered(WINDOW)
         .try_for_each(|()| async { Ok(()) })
         .await?;
-    let sample = watch.stop(s.events);
+    let sample = watch.stop(events);
     by_hand.close().await?;
     Ok(sample)
 }

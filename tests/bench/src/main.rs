@@ -13,6 +13,7 @@ mod measure;
 mod options;
 mod outbox;
 mod outbox_cost;
+mod python;
 mod results;
 mod routing;
 mod sqlite_consume;
@@ -82,6 +83,7 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
                 outbox_cost::writing(options, results, &server).await?;
                 outbox_cost::idle(options, results, &server).await?;
             }
+            python::run(options, results, &server).await?;
             if options.wants(&format!("{} growth", server.name)) {
                 outbox::growth(options, results, &server).await?;
             }
@@ -94,6 +96,9 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
         }
         Ok::<_, BoxError>(())
     })?;
+    if options.wants("python import") {
+        python::imports(options, results)?;
+    }
     if options.wants("idle") {
         idle::run(results)?;
     }

@@ -50,6 +50,53 @@ impl Results {
         });
     }
 
+    /// Compares pairs of contenders, each named by how its name begins (the best of them), with the ratio that is aimed at.
+    pub(crate) fn against(&mut self, work: &str, contenders: &[Contender<'_>], pairs: &[(&str, &str, Option<f64>)]) {
+        println!("\n{work}");
+        for contender in contenders {
+            print_rates(contender);
+        }
+        let best = |start: &str| {
+            let of = contenders.iter().filter(|c| c.name.starts_with(start) && !c.samples.is_empty());
+            of.map(|c| (c.name, c.rate().median)).max_by(|a, b| a.1.total_cmp(&b.1))
+        };
+        for (ours, peer, target) in pairs {
+            let (Some((our_name, ours)), Some((peer_name, peer))) = (best(ours), best(peer)) else { continue };
+            let ratio = ours / peer;
+            self.records.push(Record {
+                work: format!("{work}: {our_name}"),
+                unit: "events/s",
+                ours,
+                peer: Some(peer),
+                peer_name: Some(peer_name.to_owned()),
+                ratio: Some(ratio),
+                target: *target,
+                met: target.map(|target| ratio >= target),
+            });
+        }
+    }
+
+    /// Memory of several in MiB; the aim is at most this share of the peer's.
+    pub(crate) fn memory(&mut self, work: &str, found: &[(&str, f64)], peer: &str, share: f64) {
+        println!("\n{work}");
+        for (name, rss) in found {
+            println!("  {name:<38} {rss:>9.1} MiB RSS");
+        }
+        let of = found.iter().find(|(name, _)| *name == peer).map(|(_, rss)| *rss);
+        for (name, rss) in found.iter().filter(|(name, _)| name.starts_with("tidings")) {
+            self.records.push(Record {
+                work: format!("{work}: {name}"),
+                unit: "MiB RSS",
+                ours: *rss,
+                peer: of,
+                peer_name: Some(peer.to_owned()),
+                ratio: of.map(|of| of / rss),
+                target: Some(1.0 / share),
+                met: of.map(|of| of * share >= *rss),
+            });
+        }
+    }
+
     /// A figure where less is better, beside a peer's if there is one. No target.
     pub(crate) fn less(&mut self, work: &str, unit: &'static str, ours: Spread, peer: Option<(&str, Spread)>) {
         println!("\n{work}");

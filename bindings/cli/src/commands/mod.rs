@@ -30,6 +30,11 @@ pub(crate) async fn run(cli: Cli) -> Exit {
     }
 }
 
+/// Whether the command takes SIGINT and SIGTERM itself, to finish what is under way.
+pub(crate) fn drains(command: &Command) -> bool {
+    matches!(command, Command::Subscribe(_) | Command::Bench(_))
+}
+
 async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Publish(options) => publish::run(context, options).await,

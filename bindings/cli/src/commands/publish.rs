@@ -187,7 +187,7 @@ struct Tally {
 }
 
 async fn batch(context: &Context, publisher: &Publisher, options: &Options, file: &str) -> Result<Exit, Failure> {
-    let mut input: Box<dyn std::io::BufRead> = match file {
+    let mut input: Box<dyn std::io::BufRead + Send> = match file {
         "-" => Box::new(std::io::BufReader::new(std::io::stdin())),
         path => Box::new(std::io::BufReader::new(std::fs::File::open(path).map_err(|e| {
             Failure::usage(format!("{path} cannot be read: {e}"), "give a readable file with one event per line")

@@ -7,7 +7,9 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::protocol::{Command, Line, Request};
+use serde::Serialize;
+
+use crate::protocol::{Line, Request};
 
 /// Something that a client said without being asked, or its end.
 #[derive(Debug)]
@@ -39,7 +41,12 @@ struct Answers {
 impl Client {
     /// Starts `program`; what it says without being asked goes to `heard`.
     pub fn start(program: &Path, number: usize, heard: Sender<Said>) -> std::io::Result<Self> {
-        let mut child = Program::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        Self::spawn(&mut Program::new(program), number, heard)
+    }
+
+    /// Starts a program with arguments.
+    pub fn spawn(program: &mut Program, number: usize, heard: Sender<Said>) -> std::io::Result<Self> {
+        let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = child.stdin.take();
         let output = child.stdout.take().ok_or_else(|| std::io::Error::other("the client has no stdout"))?;
         let answers = Arc::new(Answers::default());
@@ -64,7 +71,7 @@ impl Client {
     }
 
     /// Sends a command and returns its number.
-    pub fn send(&mut self, command: Command) -> Result<u64, String> {
+    pub fn send(&mut self, command: impl Serialize) -> Result<u64, String> {
         let n = self.next;
         self.next += 1;
         let mut line = serde_json::to_vec(&Request { n, command }).map_err(|e| e.to_string())?;
@@ -102,7 +109,7 @@ impl Client {
     }
 
     /// Sends a command and waits for its answer.
-    pub fn ask(&mut self, command: Command, timeout: Duration) -> Result<Line, String> {
+    pub fn ask(&mut self, command: impl Serialize, timeout: Duration) -> Result<Line, String> {
         let n = self.send(command)?;
         self.wait(n, timeout)
     }

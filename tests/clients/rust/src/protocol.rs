@@ -5,13 +5,13 @@ use serde_json::Value;
 
 /// A command with the number that its answer carries.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Request {
+pub struct Request<C = Command> {
     /// Returned with the answer.
     #[serde(default)]
     pub n: u64,
     /// What to do.
     #[serde(flatten)]
-    pub command: Command,
+    pub command: C,
 }
 
 /// What a client can be told.
