@@ -139,6 +139,8 @@ kinds! {
     BrowserNotSupported = "BROWSER_NOT_SUPPORTED", false;
     /// The native part of the package could not be loaded.
     BrokerServiceLoadFailed = "BROKER_SERVICE_LOAD_FAILED", false;
+    /// An outbox or inbox was to write on a connection without an open transaction.
+    NoTransaction = "NO_TRANSACTION", false;
 }
 
 /// Why an operation failed: a stable [code](ErrorKind::code), the field and value at fault, and the remedy.

@@ -157,3 +157,6 @@ export class BrowserNotSupportedError extends TidingsError {}
 
 /** `BROKER_SERVICE_LOAD_FAILED`: The native part of the package could not be loaded. */
 export class BrokerServiceLoadFailedError extends TidingsError {}
+
+/** `NO_TRANSACTION`: An outbox or inbox was to write on a connection without an open transaction. */
+export class NoTransactionError extends TidingsError {}

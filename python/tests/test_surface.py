@@ -15,7 +15,7 @@ from typing import Any
 import tidings
 
 SNAPSHOT = Path(__file__).parent / "surface.txt"
-MODULES = ["tidings", "tidings.aio", "tidings.errors", "tidings.metrics", "tidings.run", "tidings.testing"]
+MODULES = ["tidings", "tidings.aio", "tidings.errors", "tidings.inbox", "tidings.metrics", "tidings.outbox", "tidings.run", "tidings.testing"]
 
 
 def describe(name: str, value: Any) -> list[str]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
+    from .inbox import Inbox
+
     Outcome = tuple[Any, ...] | None
     """What the engine is told: None (handled), or a tuple (see `_native.Deliveries.settle_soon`)."""
     Handler = Callable[[DomainEvent[Any]], Any]
@@ -39,10 +41,25 @@ class InvalidDataError(Exception):
     """The data do not fit the handler's model. Never retried: the same data will not fit later."""
 
 
+class StoreFailed(Exception):  # noqa: N818
+    """The database of an inbox failed: no attempt is spent."""
+
+
 class Registration:
     """A subscription's name, binding keys, settings and handler, checked."""
 
-    __slots__ = ("asynchronous", "binding_keys", "call", "handler", "model", "name", "settings", "timeout", "validate")
+    __slots__ = (
+        "asynchronous",
+        "binding_keys",
+        "call",
+        "handler",
+        "inbox",
+        "model",
+        "name",
+        "settings",
+        "timeout",
+        "validate",
+    )
 
     def __init__(
         self,
@@ -56,6 +73,7 @@ class Registration:
     ) -> None:
         self.asynchronous = asynchronous
         self.handler = handler
+        self.inbox: Inbox | None = settings.pop("inbox", None)
         self.name = name if name is not None else _name_of(handler)
         self.binding_keys = [binding_keys] if isinstance(binding_keys, str) else list(binding_keys)
         self.settings = settings
@@ -68,7 +86,7 @@ class Registration:
                 remedy='say which events it wants, such as "order.*", or "#" for all',
             )
         check_subscription(self.name, self.binding_keys, settings)
-        _check_handler(handler, asynchronous)
+        _check_handler(handler, asynchronous, 1 if self.inbox is None else 2)
         if model is None:
             self.validate = None
         else:
@@ -86,6 +104,8 @@ class Registration:
     def wrap(self, middleware: Iterable[Middleware]) -> None:
         """Puts middleware around the handler, the first one outermost."""
         call = self.handler
+        if self.inbox is not None:
+            call = self.inbox.around(call, self.name, asynchronous=self.asynchronous)
         for one in reversed(tuple(middleware)):
             call = _link(one, call)
         self.call = call
@@ -157,6 +177,8 @@ class Registration:
                 return ("dead_letter", str(cause.reason), cause.message)
             if isinstance(cause, Discard):
                 return ("discard",)
+            if isinstance(cause, StoreFailed):
+                return RELEASE
             if isinstance(cause, InvalidDataError):
                 log.error("%s: %s %s: the data do not fit the model", self.name, event.routing_key, event.id)
                 return ("dead_letter", INVALID_DATA, str(cause))
@@ -233,7 +255,7 @@ def _name_of(handler: Any) -> str:
     return str(name)
 
 
-def _check_handler(handler: Any, asynchronous: bool) -> None:
+def _check_handler(handler: Any, asynchronous: bool, arguments: int) -> None:
     import inspect
 
     if not callable(handler):
@@ -254,9 +276,10 @@ def _check_handler(handler: Any, asynchronous: bool) -> None:
     except (TypeError, ValueError):
         return  # a callable of C without a signature: its first call shows what it takes
     try:
-        signature.bind(None)
+        signature.bind(*(None,) * arguments)
     except TypeError as error:
+        what = "the event alone" if arguments == 1 else "event and transaction"
         raise TypeError(
-            f"the handler {_called(handler)}{signature} cannot be called with the event alone ({error}): it must take "
-            "one argument"
+            f"the handler {_called(handler)}{signature} cannot be called with {what} ({error}): it must take "
+            f"{'one argument' if arguments == 1 else 'two arguments'}"
         ) from None

@@ -35,6 +35,7 @@ __all__ = [
     "InvalidOptionError",
     "InvalidRoutingKeyError",
     "InvalidUrlError",
+    "NoTransactionError",
     "PayloadTooLargeError",
     "ProductNotFoundError",
     "ProviderUnsupportedError",
@@ -481,6 +482,13 @@ class BrokerServiceLoadFailedError(TidingsError):
     retryable = False
 
 
+class NoTransactionError(TidingsError):
+    """An outbox or inbox was to write on a connection without an open transaction."""
+
+    code = "NO_TRANSACTION"
+    retryable = False
+
+
 BY_CODE: dict[str, type[TidingsError]] = {
     "INVALID_URL": InvalidUrlError,
     "UNSUPPORTED_TRANSPORT": UnsupportedTransportError,
@@ -534,6 +542,7 @@ BY_CODE: dict[str, type[TidingsError]] = {
     "PUBLISH_IDEMPOTENT_FAILED": PublishIdempotentFailedError,
     "BROWSER_NOT_SUPPORTED": BrowserNotSupportedError,
     "BROKER_SERVICE_LOAD_FAILED": BrokerServiceLoadFailedError,
+    "NO_TRANSACTION": NoTransactionError,
 }
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ._consume import Consumption
     from ._native import RetryPolicy
+    from .inbox import Inbox
 
     Handler = Callable[[DomainEvent[Any]], Any]
     Middleware = Callable[[DomainEvent[Any], Handler], Any]
@@ -70,7 +71,7 @@ class Subscriptions:
 
     def register(
         self,
-        handler: Callable[[DomainEvent[Any]], Any],
+        handler: Callable[..., Any],
         name: str,
         binding_keys: Iterable[str] | str,
         dead_letter: bool = True,
@@ -95,6 +96,7 @@ class Subscriptions:
         max_deliveries: int | None = None,
         capture_stack: bool = True,
         redact: Callable[[str], str] | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
         """Handles the events of a subscription with `handler`, once the subscriber is started.
 
@@ -128,6 +130,8 @@ class Subscriptions:
             max_deliveries: Deliveries without an outcome after which an event is run alone (default 20).
             capture_stack: Whether dead letters and log lines have stacks.
             redact: Rewrites error texts before they are kept.
+            inbox: The handler runs inside a transaction, `handler(event, tx)`, that also remembers the event: effects
+                happen once. See `tidings.inbox.Inbox`.
 
         Raises:
             InvalidNameError, InvalidBindingKeyError, InvalidOptionError: Whatever is wrong, before anything is sent.
@@ -136,6 +140,7 @@ class Subscriptions:
         given = locals()
         settings = {setting: given[setting] for setting in SETTINGS}
         settings["exchange"] = exchange or self._exchange
+        settings["inbox"] = inbox
         self._add(handler, name, binding_keys, model, settings)
 
     def handle(self, *binding_keys: str, name: str | None = None, **settings: Any) -> Callable[[H], H]:
@@ -146,7 +151,7 @@ class Subscriptions:
         ... def bill(event): ...
         """
         model = settings.pop("model", None)
-        unknown = sorted(settings.keys() - set(SETTINGS))
+        unknown = sorted(settings.keys() - {*SETTINGS, "inbox"})
         if unknown:
             raise TypeError(f"handle() has no setting {unknown[0]!r}")
         if len(binding_keys) == 1 and not isinstance(binding_keys[0], str):

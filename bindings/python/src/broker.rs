@@ -40,7 +40,7 @@ pub(crate) fn delete_queue(py: Python<'_>, url: &str, queue: &str) -> PyResult<b
     wait(py, tidings::transport::amqp::delete_queue(url, queue))
 }
 
-async fn reach(url: String) -> tidings::Result<tidings::Broker> {
+pub(crate) async fn reach(url: String) -> tidings::Result<tidings::Broker> {
     if url.is_empty() { tidings::Broker::from_env().await } else { tidings::Broker::connect(&url).await }
 }
 

@@ -18,6 +18,7 @@ mod encode;
 mod error;
 mod event;
 mod log;
+mod outbox;
 mod policy;
 mod publisher;
 mod replay;
@@ -44,6 +45,8 @@ mod native {
     use super::event::DomainEvent;
     #[pymodule_export]
     use super::log::refresh_log_level;
+    #[pymodule_export]
+    use super::outbox::{InboxWriter, OutboxRelay, OutboxStore, OutboxWriter, outbox_schema};
     #[pymodule_export]
     use super::policy::RetryPolicy;
     #[pymodule_export]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::outbox::{Dialect, ParamStyle, Statement, Value};
 use crate::routing::check_subscription_name;
-use crate::store::{Sql, escaped};
+use crate::store::{Sql, create_versions, escaped};
 use crate::{DomainEvent, Error, ErrorKind, Result};
 
 /// Longest key and tenant, in bytes: what the columns of every database hold.
@@ -56,7 +56,7 @@ impl InboxWriter {
         Ok(self)
     }
 
-    /// The whole schema as a script.
+    /// The whole schema as a script, with its row in `tidings_schema`.
     pub fn schema(&self) -> String {
         let script = match self.dialect {
             Dialect::Postgres => include_str!("../store/migrations/inbox_postgres_0001.sql"),
@@ -64,7 +64,18 @@ impl InboxWriter {
             Dialect::Sqlite => include_str!("../store/migrations/inbox_sqlite_0001.sql"),
         };
         let index = self.dialect.quote(&format!("{}_age_index", self.table));
-        script.replace("tidings_inbox_age_index", &index).replace("tidings_inbox", &self.quoted())
+        // The index first, under a name that is not one of the table's.
+        let script = script.replace("tidings_inbox_age_index", "\u{1}").replace("tidings_inbox", &self.quoted());
+        let versions = self.qualified("tidings_schema");
+        let component = match self.table.as_str() {
+            "tidings_inbox" => "inbox".to_owned(),
+            other => format!("inbox:{}", other.replace('\'', "''")),
+        };
+        format!(
+            "{};\n{}INSERT INTO {versions} (component, version) VALUES ('{component}', 1);\n",
+            create_versions(self.dialect, &versions),
+            script.replace('\u{1}', &index)
+        )
     }
 
     /// What claims `event` for `subscription`; the event's idempotency key, else its id, is the key, within its tenant.
@@ -113,7 +124,11 @@ impl InboxWriter {
     }
 
     fn quoted(&self) -> String {
-        let table = self.dialect.quote(&self.table);
+        self.qualified(&self.table)
+    }
+
+    fn qualified(&self, name: &str) -> String {
+        let table = self.dialect.quote(name);
         self.schema.as_ref().map_or_else(|| table.clone(), |schema| format!("{}.{table}", self.dialect.quote(schema)))
     }
 }
@@ -125,4 +140,20 @@ fn check(header: &'static str, value: &str) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidHeader, format!("it has {} bytes, the inbox keeps {MAX_KEY}", value.len()))
         .field(header, value)
         .remedy("use a shorter key, or its hash"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_and_index_have_the_names_that_were_chosen() {
+        let script = InboxWriter::new(Dialect::Sqlite).schema();
+        assert!(script.contains(r#"CREATE TABLE "tidings_inbox" ("#), "{script}");
+        assert!(script.contains(r#"CREATE INDEX "tidings_inbox_age_index" ON "tidings_inbox" ("#), "{script}");
+        assert!(script.contains("VALUES ('inbox', 1)"), "{script}");
+        let script = InboxWriter::new(Dialect::Postgres).table("app.seen").unwrap().schema();
+        assert!(script.contains(r#"CREATE TABLE "app"."seen" ("#), "{script}");
+        assert!(script.contains(r#"INSERT INTO "app"."tidings_schema" (component, version) VALUES ('inbox:seen', 1)"#));
+    }
 }

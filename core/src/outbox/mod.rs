@@ -7,6 +7,7 @@
 //! [`OutboxWriter`] renders what the program runs in its own transaction. [`Outbox`] is the table as relays and
 //! operators see it; [`Outbox::relay`] moves its rows to a broker. [`OutboxStore`] is what a database must do for that.
 
+mod calls;
 mod counters;
 mod event;
 mod facade;

@@ -13,6 +13,8 @@ const SCHEMES: &[&str] = &[
     "postgres://host/database",
     #[cfg(feature = "mysql")]
     "mysql://host/database",
+    #[cfg(feature = "sqlite")]
+    "sqlite:path.db",
 ];
 
 #[allow(clippy::unused_async, unused_variables, reason = "a build without databases has nothing to wait for")]
@@ -28,6 +30,11 @@ pub(crate) async fn connect(url: &str, tables: Tables) -> Result<Arc<dyn OutboxS
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => {
             let driver = super::mysql::MySql::connect(url).await?;
+            Ok(Arc::new(super::outbox::SqlStore::new(driver, tables)))
+        }
+        #[cfg(feature = "sqlite")]
+        "sqlite" => {
+            let driver = super::sqlite::Sqlite::connect(url).await?;
             Ok(Arc::new(super::outbox::SqlStore::new(driver, tables)))
         }
         _ => Err(Error::new(ErrorKind::UnsupportedTransport, format!("no store of this build serves {scheme}:"))

@@ -23,6 +23,11 @@ pub(crate) trait Driver: Debug + Send + Sync + 'static {
     /// Its SQL.
     fn dialect(&self) -> Dialect;
 
+    /// The clock of relays' leases, in microseconds: SQL.
+    fn lease_clock(&self) -> &'static str {
+        self.dialect().now()
+    }
+
     /// Runs one statement in a transaction of its own.
     async fn run(&self, statement: Statement) -> Result<Output>;
 

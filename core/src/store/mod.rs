@@ -5,27 +5,30 @@
 //! there is one for each database.
 
 // Without a database only the rendering is used.
-#![cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code))]
+#![cfg_attr(not(any(feature = "postgres", feature = "mysql", feature = "sqlite")), allow(dead_code))]
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod address;
 mod dialect;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod driver;
 mod insert;
 #[cfg(feature = "mysql")]
 mod mysql;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod schema;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod statement;
 mod tables;
 
 pub use dialect::{Dialect, ParamStyle};
 pub(crate) use insert::escaped;
 pub use insert::{OutboxWriter, outbox_insert};
+pub(crate) use schema::create_versions;
 pub use schema::{SCHEMA_VERSION, outbox_schema};
 pub(crate) use statement::Sql;
 pub use statement::{Statement, Value};

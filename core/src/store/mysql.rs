@@ -107,12 +107,8 @@ impl Driver for MySql {
 
 async fn install(conn: &mut Conn, tables: &Tables) -> Result<()> {
     let dialect = Dialect::MySql;
-    conn.query_drop(schema::create_versions(dialect, tables).sql).await.map_err(of)?;
-    let found = run(conn, schema::version(dialect, tables)).await?.rows;
-    let found = match found.first().and_then(|row| row.first()) {
-        Some(Value::Int(version)) => u32::try_from(*version).unwrap_or(u32::MAX),
-        _ => 0,
-    };
+    conn.query_drop(schema::prepare_versions(dialect, tables).sql).await.map_err(of)?;
+    let found = schema::found(&run(conn, schema::version(dialect, tables)).await?);
     if schema::check_version(tables, found)? {
         return Ok(());
     }

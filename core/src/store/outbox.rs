@@ -193,7 +193,7 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
     }
 
     async fn join(&self, owner: &str, fence: &str, lease: Duration) -> Result<()> {
-        let now = self.dialect().now();
+        let now = self.driver.lease_clock();
         let sql = self
             .sql(&format!("INSERT INTO {} (owner, fence, until, started_at) VALUES (", self.relay))
             .bind(self.text(owner))
@@ -206,7 +206,7 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
     }
 
     async fn renew(&self, owner: &str, lease: Duration) -> Result<Vec<Member>> {
-        let now = self.dialect().now();
+        let now = self.driver.lease_clock();
         let prolong = self
             .sql(&format!("UPDATE {} SET until = {now} + ", self.relay))
             .bind(micros(lease))
@@ -223,7 +223,7 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
     }
 
     async fn evict(&self, owner: &str) -> Result<bool> {
-        let now = self.dialect().now();
+        let now = self.driver.lease_clock();
         let sql = self.sql(&format!("DELETE FROM {} WHERE until <= {now} AND owner = ", self.relay));
         let evict = sql.bind(self.text(owner)).done();
         let outputs = self.driver.transaction(self.turn().into_iter().chain([evict]).collect()).await?;

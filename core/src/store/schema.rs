@@ -23,7 +23,7 @@ const SQLITE: &[&str] = &[include_str!("migrations/outbox_sqlite_0001.sql")];
 /// # Ok::<(), tidings::Error>(())
 /// ```
 pub fn outbox_schema(dialect: Dialect, tables: &Tables) -> String {
-    let mut script = format!("{};\n\n", create_versions(dialect, tables).sql);
+    let mut script = format!("{};\n\n", create_versions(dialect, &tables.versions(dialect)));
     for migration in migrations(dialect) {
         script.push_str(&named(dialect, tables, migration));
         script.push('\n');
@@ -71,14 +71,29 @@ pub(crate) fn version(dialect: Dialect, tables: &Tables) -> Statement {
         .done()
 }
 
-pub(crate) fn create_versions(dialect: Dialect, tables: &Tables) -> Statement {
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+/// The version that the answer to [`version`] tells; 0 if there is none.
+pub(crate) fn found(answer: &super::driver::Output) -> u32 {
+    match answer.rows.first().and_then(|row| row.first()) {
+        Some(super::Value::Int(version)) => u32::try_from(*version).unwrap_or(u32::MAX),
+        _ => 0,
+    }
+}
+
+/// As [`create_versions`], to be run.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) fn prepare_versions(dialect: Dialect, tables: &Tables) -> Statement {
+    Statement { sql: create_versions(dialect, &tables.versions(dialect)), params: Vec::new() }
+}
+
+/// What creates the table of versions, if it is not there.
+pub(crate) fn create_versions(dialect: Dialect, versions: &str) -> String {
     let columns = match dialect {
         Dialect::Postgres => "(component text PRIMARY KEY, version integer NOT NULL)",
         Dialect::MySql => "(component varbinary(255) PRIMARY KEY, version integer NOT NULL) ENGINE = InnoDB",
         Dialect::Sqlite => "(component TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     };
-    let sql = format!("CREATE TABLE IF NOT EXISTS {} {columns}", tables.versions(dialect));
-    Statement { sql, params: Vec::new() }
+    format!("CREATE TABLE IF NOT EXISTS {versions} {columns}")
 }
 
 /// Refuses what a newer version has written. Returns whether the tables are of this version.

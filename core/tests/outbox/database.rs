@@ -17,6 +17,7 @@ pub(crate) async fn databases() -> Vec<Database> {
         Ok(database) => all.push(database),
         Err(why) => println!("SKIPPED: no MySQL or MariaDB: {why}"),
     }
+    all.push(Database::sqlite().await);
     all
 }
 
@@ -27,11 +28,13 @@ pub(crate) struct Database {
     pub(crate) dialect: Dialect,
     pub(crate) outbox: Outbox,
     connections: HashMap<String, Connection>,
+    folder: Option<tempfile::TempDir>,
 }
 
 enum Connection {
     Postgres(tokio_postgres::Client),
     MySql(tokio::sync::Mutex<mysql_async::Conn>),
+    Sqlite(std::sync::Mutex<rusqlite::Connection>),
 }
 
 fn postgres_url() -> String {
@@ -46,7 +49,22 @@ impl Database {
     /// The outbox that another process has made, on PostgreSQL.
     pub(crate) async fn attach(url: &str, tables: Tables) -> Self {
         let outbox = Outbox::connect_to(url, tables.clone()).await.unwrap();
-        Self { url: url.to_owned(), tables, dialect: Dialect::Postgres, outbox, connections: HashMap::new() }
+        Self {
+            url: url.to_owned(),
+            tables,
+            dialect: Dialect::Postgres,
+            outbox,
+            connections: HashMap::new(),
+            folder: None,
+        }
+    }
+
+    /// A file of its own. The tests write it through the copy of SQLite that the crate has too.
+    async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}?shared=true", folder.path().join("app.db").display());
+        let database = Self::open(&url, Dialect::Sqlite).await.unwrap();
+        Self { folder: Some(folder), ..database }
     }
 
     async fn mysql() -> Result<Self, tidings::Error> {
@@ -60,7 +78,7 @@ impl Database {
         let tables = Tables::new(&name).unwrap();
         let outbox = Outbox::connect_to(url, tables.clone()).await?;
         outbox.install().await.unwrap();
-        Ok(Self { url: url.to_owned(), tables, dialect, outbox, connections: HashMap::new() })
+        Ok(Self { url: url.to_owned(), tables, dialect, outbox, connections: HashMap::new(), folder: None })
     }
 
     /// Another handle on the same outbox, as another process has it.
@@ -101,6 +119,7 @@ impl Database {
         match &self.connections[tx] {
             Connection::Postgres(client) => client.batch_execute(sql).await.map_err(|e| e.to_string()),
             Connection::MySql(conn) => conn.lock().await.query_drop(sql).await.map_err(|e| e.to_string()),
+            Connection::Sqlite(conn) => conn.lock().unwrap().execute_batch(sql).map_err(|e| e.to_string()),
         }
     }
 
@@ -117,6 +136,7 @@ impl Database {
                 conn.exec_drop(&statement.sql, params).await.map_err(|e| e.to_string())?;
                 Ok(conn.affected_rows())
             }
+            Connection::Sqlite(conn) => sqlite_run(&conn.lock().unwrap(), statement),
         }
     }
 
@@ -137,6 +157,7 @@ impl Database {
                     };
                     conn.lock().await.exec_drop(&statement.sql, params).await.map_err(|e| e.to_string())?;
                 }
+                Connection::Sqlite(conn) => drop(sqlite_run(&conn.lock().unwrap(), statement)?),
             }
         }
         Ok(())
@@ -147,6 +168,11 @@ impl Database {
             let opts = mysql_async::Opts::from_url(&self.url).unwrap();
             return Connection::MySql(tokio::sync::Mutex::new(mysql_async::Conn::new(opts).await.unwrap()));
         }
+        if let Some(folder) = &self.folder {
+            let conn = rusqlite::Connection::open(folder.path().join("app.db")).unwrap();
+            conn.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+            return Connection::Sqlite(std::sync::Mutex::new(conn));
+        }
         let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         Connection::Postgres(client)
@@ -155,6 +181,9 @@ impl Database {
     /// Removes the tables.
     pub(crate) async fn remove(mut self) {
         self.outbox.close().await.unwrap();
+        if self.folder.is_some() {
+            return;
+        }
         let connection = self.connect().await;
         self.connections.clear();
         self.connections.insert("end".to_owned(), connection);
@@ -181,6 +210,18 @@ fn typed(value: &Value) -> (&(dyn ToSql + Sync), Type) {
         Value::Bytes(bytes) => (bytes, Type::BYTEA),
         _ => unreachable!("the writer renders scalars"),
     }
+}
+
+fn sqlite_run(conn: &rusqlite::Connection, statement: &Statement) -> Result<u64, String> {
+    let params = statement.params.iter().map(|value| match value {
+        Value::Null => rusqlite::types::Value::Null,
+        Value::Int(number) => (*number).into(),
+        Value::Text(text) => text.clone().into(),
+        Value::Bytes(bytes) => bytes.clone().into(),
+        _ => unreachable!("the writer renders scalars"),
+    });
+    let changed = conn.execute(&statement.sql, rusqlite::params_from_iter(params)).map_err(|e| e.to_string())?;
+    Ok(changed as u64)
 }
 
 fn mysql_value(value: &Value) -> mysql_async::Value {

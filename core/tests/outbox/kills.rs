@@ -113,6 +113,13 @@ async fn take(deliveries: &Deliveries, count: usize, rounds: usize) -> Ledger {
     ledger
 }
 
+async fn delete_exchange(url: &str, name: &str) {
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.exchange_delete(name.into(), lapin::options::ExchangeDeleteOptions::default()).await.unwrap();
+    connection.close(200, "".into()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_out_of_order_when_processes_are_killed_and_frozen() {
     let url = std::env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672".to_owned());
@@ -175,5 +182,6 @@ async fn nothing_is_lost_or_out_of_order_when_processes_are_killed_and_frozen() 
     deliveries.close(Duration::from_secs(5)).await.unwrap();
     broker.delete_subscription(&exchange).await.unwrap();
     broker.close().await.unwrap();
+    delete_exchange(&url, &exchange).await;
     database.remove().await;
 }

@@ -18,6 +18,8 @@ struct Scenario {
     name: String,
     #[serde(default)]
     concurrent: bool,
+    #[serde(default, rename = "relay")]
+    _relay: bool,
     steps: Vec<Step>,
 }
 

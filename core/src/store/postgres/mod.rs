@@ -95,12 +95,8 @@ async fn install(client: &Client, tables: &Tables) -> Result<()> {
     let lock = insert::hash(tables.versions(dialect).as_bytes()).cast_signed();
     let lock = Statement { sql: "SELECT pg_advisory_xact_lock($1)".into(), params: vec![Value::Int(lock)] };
     run(client, &lock).await?;
-    run(client, &schema::create_versions(dialect, tables)).await?;
-    let found = run(client, &schema::version(dialect, tables)).await?.rows;
-    let found = match found.first().and_then(|row| row.first()) {
-        Some(Value::Int(version)) => u32::try_from(*version).unwrap_or(u32::MAX),
-        _ => 0,
-    };
+    run(client, &schema::prepare_versions(dialect, tables)).await?;
+    let found = schema::found(&run(client, &schema::version(dialect, tables)).await?);
     if !schema::check_version(tables, found)? {
         for statement in schema::upgrade(dialect, tables, found) {
             run(client, &statement).await?;

@@ -31,6 +31,7 @@ mod scheduled;
 mod schema;
 mod settle;
 mod source;
+mod statements;
 mod store;
 mod transport;
 mod tx;
@@ -39,4 +40,5 @@ mod waiting;
 mod writer;
 
 pub(crate) use registry::HeldFiles;
+pub(crate) use statements::{Answer, Statements};
 pub use transport::{check_url, connect};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
@@ -80,13 +81,18 @@ fn prepare(conn: &Connection, options: &Options) -> Step<Clock> {
     conn.execute_batch("BEGIN IMMEDIATE")?;
     let prepared = schema::migrate(conn, &options.path).and_then(|()| Clock::load(conn));
     let ended = match &prepared {
-        Ok(_) => conn.execute_batch("COMMIT").map_err(Fault::from),
+        Ok(clock) => conn.execute_batch("COMMIT").and_then(|()| lend(conn, *clock)).map_err(Fault::from),
         Err(_) => Ok(()),
     };
     if !conn.is_autocommit() {
         conn.execute_batch("ROLLBACK")?;
     }
     ended.and(prepared)
+}
+
+/// The store's clock as a function of SQL.
+fn lend(conn: &Connection, clock: Clock) -> rusqlite::Result<()> {
+    conn.create_scalar_function("tidings_now", 0, FunctionFlags::SQLITE_UTF8, move |_| Ok(clock.now()))
 }
 
 /// Sets when SQLite waits for the disk. Not inside a transaction.

@@ -174,7 +174,9 @@ pub(super) fn open(options: &Options) -> Result<Arc<Store>> {
         }
         let id = FileId::of(path).map_err(|e| unreachable_file(path, e))?;
         let Some(slot) = held.open.get(&id) else {
-            refuse_shared(path, &id)?;
+            if !options.shared {
+                refuse_shared(path, &id)?;
+            }
             let store = start(options, id.clone())?;
             held.open.insert(id, Slot { home: Process::here(), store: Arc::downgrade(&store), away: false });
             return Ok(store);
@@ -275,7 +277,7 @@ fn refuse_shared(path: &Path, id: &FileId) -> Result<()> {
         "something else in this process has the file open, and a second copy of SQLite on it would corrupt it",
     )
     .field("path", path.display())
-    .remedy("give Tidings a file of its own, or close the other connection first"))
+    .remedy("give Tidings a file of its own, or another process; only where both are one copy (Rust: rusqlite, sqlx) add shared=true"))
 }
 
 #[cfg(not(target_os = "linux"))]

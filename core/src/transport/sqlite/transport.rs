@@ -32,8 +32,10 @@ pub fn check_url(url: &str) -> Result<()> {
 ///
 /// `sqlite:path.db` (relative to the working directory) or `sqlite:///absolute/path.db`, with the parameters
 /// `synchronous=full|normal` (`full`; `normal` loses the last moments on power loss), `busy_timeout=<milliseconds>`
-/// (5,000: how long other processes may hold the lock), `retention=<seconds>` (0: settled events are kept so long) and
-/// `mode=rwc|rw` (`rwc`; `rw` fails where there is no file).
+/// (5,000: how long other processes may hold the lock), `retention=<seconds>` (0: settled events are kept so long),
+/// `mode=rwc|rw` (`rwc`; `rw` fails where there is no file) and `shared=true|false` (`false`; `true`: the program has the
+/// file open too, through the very copy of SQLite that this crate is built with, as Rust programs with rusqlite or sqlx do:
+/// two copies in one process corrupt the file).
 pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
     let options = Options::parse(url)?;
     let retention = options.retention;

@@ -29,11 +29,13 @@ pub(super) struct Options {
     pub(super) retention: Duration,
     /// Make the file if it is not there.
     pub(super) create: bool,
+    /// The program has it open too, through the same copy of SQLite.
+    pub(super) shared: bool,
 }
 
 impl Options {
     /// Understands `sqlite:path.db`, `sqlite:///absolute/path.db`, each with `?synchronous=full|normal`,
-    /// `&busy_timeout=<milliseconds>`, `&retention=<seconds>`, `&mode=rwc|rw`. `%XX` stands for a byte of the path.
+    /// `&busy_timeout=<milliseconds>`, `&retention=<seconds>`, `&mode=rwc|rw`, `&shared=true|false`. `%XX` stands for a byte of the path.
     pub(super) fn parse(url: &str) -> Result<Self> {
         let refuse = |message: &str, remedy: &str| {
             Error::new(ErrorKind::InvalidUrl, message).field("url", redact(url)).remedy(remedy)
@@ -63,6 +65,7 @@ impl Options {
             busy_timeout: BUSY_TIMEOUT,
             retention: Duration::ZERO,
             create: true,
+            shared: false,
         };
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let number = |remedy: &str| {
@@ -97,13 +100,20 @@ impl Options {
                         _ => return Err(refuse("the parameter mode is neither rwc nor rw", "rw never makes a file")),
                     }
                 }
+                "shared" => {
+                    options.shared = match &*value {
+                        "true" => true,
+                        "false" => false,
+                        _ => return Err(refuse("the parameter shared is neither true nor false", "leave it out")),
+                    }
+                }
                 "retention" => {
                     options.retention = Duration::from_secs(number("give it in seconds: retention=86400")?.into());
                 }
                 _ => {
                     return Err(refuse(
                         &format!("the URL has the unknown parameter {name}"),
-                        "sqlite: knows synchronous, busy_timeout, retention and mode",
+                        "sqlite: knows synchronous, busy_timeout, retention, mode and shared",
                     ));
                 }
             }
