@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use napi::bindgen_prelude::{Env, Null, Object, Uint8Array};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tidings::{Error, ErrorKind, HeaderValue, Headers, Result, RetryPolicy, Timestamp};
 
 use crate::subscriber::Policy;
@@ -63,18 +63,13 @@ pub(crate) fn header_table<'env>(env: &'env Env, headers: &Headers) -> napi::Res
     Ok(table)
 }
 
-/// Headers from the JSON of an object.
-pub(crate) fn headers(json: &str) -> Result<Headers> {
-    let table: serde_json::Map<String, Value> = serde_json::from_str(json).map_err(|error| {
-        Error::new(ErrorKind::InvalidHeader, "the headers are not an object")
-            .field("headers", error)
-            .remedy("use text, numbers, booleans, null, arrays and objects of these")
-    })?;
+/// Headers from a JSON object.
+pub(crate) fn headers(table: Map<String, Value>) -> Headers {
     let mut headers = Headers::new();
     for (name, value) in table {
         headers.set(name, header_value(value));
     }
-    Ok(headers)
+    headers
 }
 
 fn header_value(value: Value) -> HeaderValue {
@@ -87,13 +82,7 @@ fn header_value(value: Value) -> HeaderValue {
             (None, float) => HeaderValue::Float(float.unwrap_or_default()),
         },
         Value::Array(list) => HeaderValue::List(list.into_iter().map(header_value).collect()),
-        Value::Object(table) => {
-            let mut inner = Headers::new();
-            for (name, value) in table {
-                inner.set(name, header_value(value));
-            }
-            HeaderValue::Table(inner)
-        }
+        Value::Object(table) => HeaderValue::Table(headers(table)),
     }
 }
 

@@ -1,36 +1,44 @@
 //! Publishing.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use futures_util::future::Either;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use napi::bindgen_prelude::Uint32Array;
 use napi_derive::napi;
 use parking_lot::Mutex;
-use std::sync::Arc;
-use tidings::{DomainEvent, PublishOptions, Publisher as Core, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tidings::{DomainEvent, Error, ErrorKind, PublishOptions, Publisher as Core, Result};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::bridge::{Answer, Shared};
 use crate::broker::{Broker, Inner};
 use crate::convert::{duration, headers, timestamp};
 
+/// Events that are handed over at once at most. They have their receipts together, so that it is a moment's worth.
+const CHUNK: usize = 64;
+
 /// What a publish may say beside routing key, data and object id.
-#[napi(object)]
-#[derive(Default)]
-pub struct PublishExtra {
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Extra {
     /// Id of the event; made here if it is missing.
-    pub id: Option<String>,
+    id: Option<String>,
     /// Seconds since the Unix epoch; the time now if it is missing.
-    pub timestamp: Option<f64>,
-    /// Headers, as JSON.
-    pub headers: Option<String>,
+    timestamp: Option<f64>,
+    headers: Option<Map<String, Value>>,
     /// Milliseconds until it is handed to subscriptions.
-    pub delay_ms: Option<f64>,
+    delay_ms: Option<f64>,
     /// When it is handed to subscriptions, seconds since the Unix epoch.
-    pub deliver_at: Option<f64>,
+    deliver_at: Option<f64>,
     /// Fail if nobody wants it.
-    pub require_route: Option<bool>,
+    require_route: Option<bool>,
     /// Another exchange than the publisher's.
-    pub exchange: Option<String>,
+    exchange: Option<String>,
     /// Milliseconds until it is given up.
-    pub timeout_ms: Option<f64>,
+    timeout_ms: Option<f64>,
 }
 
 /// What a publisher is told when it is made.
@@ -46,17 +54,18 @@ pub struct PublisherSettings {
 
 /// A publisher; `open` it once the broker is connected.
 ///
-/// Its events go through one task in the order of the calls, so that those of a key stay in order. What waits there has a
-/// promise in JavaScript each, and TypeScript lets through 8,192 at most.
+/// Its events go through one task in the order of the calls, so that those of a key stay in order. What waits there has
+/// somebody waiting in JavaScript each, and TypeScript lets through 8,192 at most.
 #[napi]
 pub struct Publisher {
     broker: Arc<Inner>,
-    open: Mutex<Option<Open>>,
+    queue: Mutex<Option<UnboundedSender<Called>>>,
 }
 
-struct Open {
-    core: Core,
-    queue: UnboundedSender<(u32, DomainEvent, PublishOptions)>,
+/// What one call from JavaScript brought: a number for each event, and their text.
+struct Called {
+    ops: Vec<u32>,
+    text: String,
 }
 
 #[napi]
@@ -64,7 +73,7 @@ impl Publisher {
     /// A publisher to `broker`.
     #[napi(constructor)]
     pub fn new(broker: &Broker) -> Self {
-        Self { broker: broker.inner(), open: Mutex::new(None) }
+        Self { broker: broker.inner(), queue: Mutex::new(None) }
     }
 
     /// Checks the settings and is ready.
@@ -93,66 +102,39 @@ impl Publisher {
         }
         let (queue, waiting) = unbounded_channel();
         let bridge = self.broker.bridge.clone();
-        let work = work(core.clone(), waiting, bridge.clone());
+        let work = work(core, waiting, bridge.clone());
         self.broker.handle()?.spawn(bridge.while_wanted(work));
-        *self.open.lock() = Some(Open { core, queue });
+        *self.queue.lock() = Some(queue);
         Ok(())
     }
 
-    /// Publishes one event; answers its id and whether somebody wanted it.
+    /// Publishes events, each of four lines of `text`: routing key, object id or nothing, [`Extra`] as JSON or nothing, data
+    /// as JSON. A key or id that begins with a quotation mark is JSON too. Each op is answered with a receipt.
     #[napi]
-    pub fn publish(
-        &self,
-        op: u32,
-        routing_key: String,
-        data: String,
-        domain_object_id: Option<String>,
-        extra: Option<PublishExtra>,
-    ) {
-        if let Err(error) = self.enqueue(op, &routing_key, data, domain_object_id, extra) {
-            self.broker.bridge.answer(op, Err(error));
+    pub fn publish(&self, ops: Uint32Array, text: String) {
+        let called = Called { ops: ops.to_vec(), text };
+        let refused = match self.queue.lock().as_ref() {
+            Some(queue) => queue.send(called).err().map(|unsent| unsent.0),
+            None => Some(called),
+        };
+        if let Some(Called { ops, .. }) = refused {
+            self.broker.bridge.answer_all(ops.into_iter().map(|op| (op, Err(closed()))));
         }
-    }
-
-    fn enqueue(
-        &self,
-        op: u32,
-        routing_key: &str,
-        data: String,
-        domain_object_id: Option<String>,
-        extra: Option<PublishExtra>,
-    ) -> Result<()> {
-        let (event, options) = event(routing_key, data, domain_object_id, extra.unwrap_or_default())?;
-        let open = self.open.lock();
-        let Some(open) = open.as_ref() else { return Err(closed()) };
-        open.queue.send((op, event, options)).map_err(|_| closed())
-    }
-
-    /// Waits until everything under way at the call is confirmed or has failed.
-    #[napi]
-    pub fn flush(&self, op: u32) {
-        let core = self.open.lock().as_ref().map(|open| open.core.clone());
-        self.broker.run(op, |_| async move {
-            match core {
-                Some(core) => core.flush().await.map(|()| Answer::Nothing),
-                None => Err(closed()),
-            }
-        });
     }
 
     /// Takes no more events; those under way are finished.
     #[napi]
     pub fn close(&self) {
-        self.open.lock().take();
+        self.queue.lock().take();
     }
 }
 
-fn closed() -> tidings::Error {
-    tidings::Error::new(tidings::ErrorKind::Closed, "the publisher is closed").remedy("make a new one")
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the publisher is closed").remedy("make a new one")
 }
 
 /// Publishes what comes, in its order, all at once; ends with the publisher.
-async fn work(core: Core, mut waiting: UnboundedReceiver<(u32, DomainEvent, PublishOptions)>, bridge: Arc<Shared>) {
+async fn work(core: Core, mut waiting: UnboundedReceiver<Called>, bridge: Arc<Shared>) {
     let mut under_way = FuturesUnordered::new();
     let mut open = true;
     while open || !under_way.is_empty() {
@@ -160,55 +142,116 @@ async fn work(core: Core, mut waiting: UnboundedReceiver<(u32, DomainEvent, Publ
             // New ones first: they are polled, and thereby sent, in the order they came.
             biased;
             next = waiting.recv(), if open => match next {
-                Some((op, event, options)) => {
-                    let core = &core;
-                    under_way.push(async move { (op, core.publish_with(event, options).await) });
+                Some(called) => {
+                    let (chunks, refused) = chunks(&called);
+                    bridge.answer_all(refused);
+                    under_way.extend(chunks.into_iter().map(|chunk| publish(&core, chunk)));
                 }
                 None => open = false,
             },
-            Some((op, result)) = under_way.next() => {
-                bridge.answer(op, result.map(|receipt| Answer::Receipt(receipt.id, receipt.routed)));
+            Some((ops, results)) = under_way.next() => {
+                let receipts = results.into_iter().map(|result| result.map(|one| Answer::Receipt(one.id, one.routed)));
+                bridge.answer_all(ops.into_iter().zip(receipts));
             }
         }
     }
 }
 
-fn event(
-    routing_key: &str,
-    data: String,
-    domain_object_id: Option<String>,
-    extra: PublishExtra,
-) -> Result<(DomainEvent, PublishOptions)> {
-    let mut event = DomainEvent::from_json(routing_key, data)?;
-    if let Some(id) = domain_object_id {
-        event = event.with_domain_object_id(id);
+/// Events that are published in one go.
+enum Chunk {
+    Plain(Vec<u32>, Vec<DomainEvent>),
+    /// One with options of its own.
+    One(u32, Box<(DomainEvent, PublishOptions)>),
+}
+
+fn publish(core: &Core, chunk: Chunk) -> impl Future<Output = (Vec<u32>, Vec<Result<tidings::Receipt>>)> {
+    match chunk {
+        Chunk::Plain(ops, events) => Either::Left(async move { (ops, core.publish_batch(events).await) }),
+        Chunk::One(op, one) => {
+            let (event, options) = *one;
+            Either::Right(async move { (vec![op], vec![core.publish_with(event, options).await]) })
+        }
     }
-    if let Some(id) = extra.id {
-        event = event.with_id(&id)?;
+}
+
+/// The events of a call in their order, and what is wrong with those that are none.
+fn chunks(called: &Called) -> (Vec<Chunk>, Vec<(u32, Result<Answer>)>) {
+    let (mut chunks, mut refused) = (Vec::new(), Vec::new());
+    let mut lines = called.text.split('\n');
+    for &op in &called.ops {
+        let mut line = || lines.next().unwrap_or_default();
+        match event(line(), line(), line(), line()) {
+            Ok((event, None)) => match chunks.last_mut() {
+                Some(Chunk::Plain(ops, events)) if ops.len() < CHUNK => {
+                    ops.push(op);
+                    events.push(event);
+                }
+                _ => chunks.push(Chunk::Plain(vec![op], vec![event])),
+            },
+            Ok((event, Some(options))) => chunks.push(Chunk::One(op, Box::new((event, options)))),
+            Err(error) => refused.push((op, Err(error))),
+        }
+    }
+    (chunks, refused)
+}
+
+fn event(key: &str, object: &str, extra: &str, data: &str) -> Result<(DomainEvent, Option<PublishOptions>)> {
+    let mut event = DomainEvent::from_json(&text("routingKey", key)?, data)?;
+    if !object.is_empty() {
+        event = event.with_domain_object_id(&*text("domainObjectId", object)?);
+    }
+    if extra.is_empty() {
+        return Ok((event, None));
+    }
+    let extra: Extra = serde_json::from_str(extra).map_err(|error| not_text("options", &error))?;
+    if let Some(id) = &extra.id {
+        event = event.with_id(id)?;
     }
     if let Some(seconds) = extra.timestamp {
         event = event.with_timestamp(timestamp("timestamp", seconds)?);
     }
-    if let Some(json) = extra.headers {
-        for (name, value) in headers(&json)?.iter() {
-            event = event.with_header(name, value.clone());
-        }
+    for (name, value) in headers(extra.headers.clone().unwrap_or_default()).iter() {
+        event = event.with_header(name, value.clone());
+    }
+    Ok((event, options(extra)?))
+}
+
+/// What differs from a publish without options.
+fn options(extra: Extra) -> Result<Option<PublishOptions>> {
+    let Extra { delay_ms, deliver_at, require_route, exchange, timeout_ms, .. } = extra;
+    if let (None, None, None | Some(false), None, None) = (delay_ms, deliver_at, require_route, &exchange, timeout_ms) {
+        return Ok(None);
     }
     let mut options = PublishOptions::new();
-    if let Some(millis) = extra.delay_ms {
+    if let Some(millis) = delay_ms {
         options = options.delay(duration("delayMs", millis)?);
     }
-    if let Some(seconds) = extra.deliver_at {
+    if let Some(seconds) = deliver_at {
         options = options.deliver_at(timestamp("deliverAt", seconds)?);
     }
-    if extra.require_route == Some(true) {
+    if require_route == Some(true) {
         options = options.require_route();
     }
-    if let Some(exchange) = extra.exchange {
+    if let Some(exchange) = exchange {
         options = options.exchange(exchange);
     }
-    if let Some(millis) = extra.timeout_ms {
+    if let Some(millis) = timeout_ms {
         options = options.timeout(duration("timeoutMs", millis)?);
     }
-    Ok((event, options))
+    Ok(Some(options))
+}
+
+/// A line that is the text itself, or JSON of it where the text could not be a line.
+fn text<'a>(field: &'static str, line: &'a str) -> Result<Cow<'a, str>> {
+    if line.starts_with('"') {
+        serde_json::from_str::<String>(line).map(Cow::Owned).map_err(|error| not_text(field, &error))
+    } else {
+        Ok(Cow::Borrowed(line))
+    }
+}
+
+fn not_text(field: &'static str, error: &serde_json::Error) -> Error {
+    Error::new(ErrorKind::InvalidOption, "this cannot be published")
+        .field(field, error)
+        .remedy("use well-formed Unicode text and finite numbers")
 }

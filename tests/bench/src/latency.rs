@@ -52,7 +52,7 @@ pub(crate) async fn run(options: &Options, results: &mut Results, server: &Serve
     }
     for ((name, ours), (_, peer)) in ours.spreads().into_iter().zip(peer.spreads()) {
         let work = format!("{} latency at 500/s, {name}", server.name);
-        results.less(&work, "µs", ours, Some(("lapin, confirms", peer)));
+        results.less(&work, "µs", ours, Some(("lapin, confirms", peer)), None);
     }
     Ok(())
 }
@@ -64,7 +64,7 @@ pub(crate) async fn of_embedded(options: &Options, results: &mut Results, url: &
         ours.add(publish_and_handle(url, options.events(RATE), RATE, None).await?);
     }
     for (name, ours) in ours.spreads() {
-        results.less(&format!("sqlite latency at 500/s, {name}"), "µs", ours, None);
+        results.less(&format!("sqlite latency at 500/s, {name}"), "µs", ours, None, None);
     }
     Ok(())
 }
@@ -77,7 +77,7 @@ pub(crate) async fn of_delays(options: &Options, results: &mut Results, server: 
         ours.add(publish_and_handle(&server.url, count, DELAYED_RATE, Some(&DELAYS)).await?);
     }
     for (name, ours) in ours.spreads() {
-        results.less(&format!("{} lateness of delayed events at 1000/s, {name}", server.name), "µs", ours, None);
+        results.less(&format!("{} lateness of delayed events at 1000/s, {name}", server.name), "µs", ours, None, None);
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod event;
 mod idle;
 mod latency;
 mod measure;
+mod node;
 mod options;
 mod outbox;
 mod outbox_cost;
@@ -23,6 +24,7 @@ mod sqlite_publish;
 use std::process::ExitCode;
 
 use measure::BoxError;
+use node::Node;
 use options::Options;
 use results::Results;
 
@@ -94,7 +96,7 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
                 latency::of_delays(options, results, &server).await?;
             }
         }
-        Ok::<_, BoxError>(())
+        of_node(options, results).await
     })?;
     if options.wants("python import") {
         python::imports(options, results)?;
@@ -103,4 +105,31 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
         idle::run(results)?;
     }
     Ok(())
+}
+
+async fn of_node(options: &Options, results: &mut Results) -> Result<(), BoxError> {
+    let servers = amqp::servers();
+    let mut works = Vec::new();
+    for server in &servers {
+        for classic in [false, true] {
+            let kind = if classic { "classic" } else { "quorum" };
+            for work in ["publish", "consume"] {
+                if options.wants(&format!("{} node {work} {kind}", server.name)) {
+                    works.push((server, classic, work));
+                }
+            }
+        }
+    }
+    let loading = options.wants("node require");
+    if works.is_empty() && !loading {
+        return Ok(());
+    }
+    let Some(node) = Node::prepare(options)? else { return Ok(()) };
+    for (server, classic, work) in works {
+        match work {
+            "publish" => node::publish(&node, options, results, server, classic).await?,
+            _ => node::consume(&node, options, results, server, classic).await?,
+        }
+    }
+    if loading { node::loading(&node, results) } else { Ok(()) }
 }

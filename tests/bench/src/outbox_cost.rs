@@ -138,6 +138,7 @@ pub(crate) async fn idle(options: &Options, results: &mut Results, server: &Serv
         "/min",
         Spread::of([per_minute].into_iter()),
         None,
+        None,
     );
     relay.stop().await?;
     broker.close().await?;

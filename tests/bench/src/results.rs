@@ -97,22 +97,31 @@ impl Results {
         }
     }
 
-    /// A figure where less is better, beside a peer's if there is one. No target.
-    pub(crate) fn less(&mut self, work: &str, unit: &'static str, ours: Spread, peer: Option<(&str, Spread)>) {
+    /// A figure where less is better, beside a peer's if there is one. The target, if there is one, is a ratio: 1 means no
+    /// more than the peer, 2 half of it.
+    pub(crate) fn less(
+        &mut self,
+        work: &str,
+        unit: &'static str,
+        ours: Spread,
+        peer: Option<(&str, Spread)>,
+        target: Option<f64>,
+    ) {
         println!("\n{work}");
         print_spread("tidings", unit, ours);
         if let Some((name, peer)) = peer {
             print_spread(name, unit, peer);
         }
+        let ratio = peer.map(|(_, spread)| spread.median / ours.median);
         self.records.push(Record {
             work: work.to_owned(),
             unit,
             ours: ours.median,
             peer: peer.map(|(_, spread)| spread.median),
             peer_name: peer.map(|(name, _)| name.to_owned()),
-            ratio: peer.map(|(_, spread)| spread.median / ours.median),
-            target: None,
-            met: None,
+            ratio,
+            target: target.filter(|_| ratio.is_some()),
+            met: ratio.zip(target).map(|(ratio, target)| ratio >= target),
         });
     }
 
