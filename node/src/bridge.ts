@@ -9,11 +9,26 @@ import { type NativeBridge, native } from "./native";
 /** Runs a function outside of every request: in the context in which the package was loaded. */
 export const outside: <R>(run: () => R) => R = AsyncLocalStorage.snapshot();
 
-interface Waiting {
-  resolve(value: unknown): void;
-  reject(error: unknown): void;
-  convert: ((value: never) => unknown) | undefined;
-  done: (() => void) | undefined;
+/** Whoever waits for an answer. A receipt is an id and whether somebody wanted the event. */
+export interface Waiting {
+  answered(value: unknown, routed?: boolean | null): void;
+  failed(error: unknown): void;
+}
+
+class Call<T> implements Waiting {
+  readonly #resolve: (value: T) => void;
+  readonly #convert: ((value: never) => T) | undefined;
+  readonly failed: (error: unknown) => void;
+
+  constructor(resolve: (value: T) => void, reject: (error: unknown) => void, convert?: (value: never) => T) {
+    this.#resolve = resolve;
+    this.failed = reject;
+    this.#convert = convert;
+  }
+
+  answered(value: unknown): void {
+    this.#resolve(this.#convert === undefined ? (value as T) : this.#convert(value as never));
+  }
 }
 
 /** Longest interval that a timer can have. */
@@ -33,21 +48,26 @@ export class Bridge {
     this.native = new Native(() => this.#drain());
   }
 
-  /** Starts an operation; its answer is passed through `convert`. `done` is called once it is over, whatever came of it. */
-  call<T>(start: (op: number) => void, convert?: (value: never) => T, done?: () => void): Promise<T> {
+  /** Starts an operation; its answer is passed through `convert`. */
+  call<T>(start: (op: number) => void, convert?: (value: never) => T): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      const op = this.#op();
-      if (this.#waiting.size === 0 && this.#holds === 0) this.#alive.ref();
-      this.#waiting.set(op, { resolve: resolve as (value: unknown) => void, reject, convert, done });
+      const op = this.expect(new Call(resolve, reject, convert));
       try {
         start(op);
       } catch (error) {
         this.#waiting.delete(op);
         this.#rest();
-        done?.();
         reject(fromNative(error));
       }
     });
+  }
+
+  /** The number of an operation that is about to be started, and who waits for its answer. */
+  expect(waiting: Waiting): number {
+    const op = this.#op();
+    if (this.#waiting.size === 0 && this.#holds === 0) this.#alive.ref();
+    this.#waiting.set(op, waiting);
+    return op;
   }
 
   /** Keeps the process alive until as many `release` calls. */
@@ -70,21 +90,26 @@ export class Bridge {
 
   #drain(): void {
     const answers = this.native.drain();
-    for (let at = 0; at < answers.length; at += 2) {
+    if (answers[0] !== null) {
+      const receipts = JSON.parse(answers[0] as string) as (number | string | boolean | null)[];
+      for (let at = 0; at < receipts.length; at += 3) {
+        this.#take(receipts[at] as number)?.answered(receipts[at + 1], receipts[at + 2] as boolean | null);
+      }
+    }
+    for (let at = 1; at < answers.length; at += 2) {
       const op = answers[at] as number;
       const value = answers[at + 1];
-      if (op === 0) {
-        logLine(value as string);
-        continue;
-      }
-      const waiting = this.#waiting.get(Math.abs(op));
-      if (waiting === undefined) continue;
-      this.#waiting.delete(Math.abs(op));
-      waiting.done?.();
-      if (op < 0) waiting.reject(fromNative(value));
-      else waiting.resolve(waiting.convert === undefined ? value : waiting.convert(value as never));
+      if (op === 0) logLine(value as string);
+      else if (op < 0) this.#take(-op)?.failed(fromNative(value));
+      else this.#take(op)?.answered(value);
     }
     this.#rest();
+  }
+
+  #take(op: number): Waiting | undefined {
+    const waiting = this.#waiting.get(op);
+    this.#waiting.delete(op);
+    return waiting;
   }
 
   #rest(): void {

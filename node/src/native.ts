@@ -39,7 +39,7 @@ export interface NativeBroker {
 export interface NativePublishExtra {
   id?: string | undefined;
   timestamp?: number | undefined;
-  headers?: string | undefined;
+  headers?: Record<string, unknown> | undefined;
   delayMs?: number | undefined;
   deliverAt?: number | undefined;
   requireRoute?: boolean | undefined;
@@ -56,14 +56,7 @@ export interface NativePublisher {
       maxPayload?: number | undefined;
     },
   ): void;
-  publish(
-    op: number,
-    routingKey: string,
-    data: string,
-    domainObjectId: string | undefined,
-    extra: NativePublishExtra | undefined,
-  ): void;
-  flush(op: number): void;
+  publish(ops: Uint32Array, text: string): void;
   close(): void;
 }
 

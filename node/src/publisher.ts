@@ -1,11 +1,11 @@
 import { type Abortable, abortable, throwIfAborted } from "./abort";
-import { bridge } from "./bridge";
 import { type Broker, type BrokerOptions, brokerOf } from "./broker";
 import { type Delay, toMs } from "./delay";
 import { failure } from "./error";
 import { DomainEvent, type EventOptions, headersOf, toJson } from "./event";
 import { compose, type Middleware } from "./middleware";
-import { type NativePublishExtra, type NativePublisher, native } from "./native";
+import { type HeaderValue, type NativePublishExtra, type NativePublisher, native } from "./native";
+import { Line, lineOf, Outgoing } from "./outgoing";
 import { carry } from "./telemetry";
 
 /** Proof that the broker has an event durably. */
@@ -40,8 +40,75 @@ export interface PublisherOptions extends BrokerOptions {
   maxPayload?: number | undefined;
 }
 
-/** Events of one publisher that are handed to the engine and not confirmed; further calls wait for their turn. */
-const MOST_IN_FLIGHT = 8192;
+/** What an event is made of on its way. */
+interface Parts {
+  routingKey: string;
+  json: string;
+  domainObjectId: string | null;
+  id?: string | undefined;
+  /** Seconds since the Unix epoch. */
+  seconds?: number | undefined;
+  headers: Record<string, HeaderValue> | null;
+}
+
+/** Told of an event that the broker has. */
+type Told = ((id: string) => void) | undefined;
+
+class Single extends Outgoing {
+  constructor(
+    text: string,
+    readonly told: Told,
+    readonly resolve: (receipt: Receipt) => void,
+    readonly refused: (error: unknown) => void,
+  ) {
+    super(text);
+  }
+
+  protected accepted(id: string, routed: boolean | null): void {
+    this.told?.(id);
+    this.resolve({ id, routed });
+  }
+}
+
+/** Results of a batch, in its order. */
+class Batch {
+  readonly #results: PromiseSettledResult<Receipt>[];
+  readonly #resolve: (results: PromiseSettledResult<Receipt>[]) => void;
+  #open: number;
+
+  constructor(length: number, resolve: (results: PromiseSettledResult<Receipt>[]) => void) {
+    this.#results = new Array(length);
+    this.#open = length;
+    this.#resolve = resolve;
+    if (length === 0) resolve([]);
+  }
+
+  set(at: number, result: PromiseSettledResult<Receipt>): void {
+    this.#results[at] = result;
+    this.#open -= 1;
+    if (this.#open === 0) this.#resolve(this.#results);
+  }
+}
+
+class OneOfBatch extends Outgoing {
+  constructor(
+    text: string,
+    readonly told: Told,
+    readonly batch: Batch,
+    readonly at: number,
+  ) {
+    super(text);
+  }
+
+  protected accepted(id: string, routed: boolean | null): void {
+    this.told?.(id);
+    this.batch.set(this.at, { status: "fulfilled", value: { id, routed } });
+  }
+
+  protected refused(reason: unknown): void {
+    this.batch.set(this.at, { status: "rejected", reason });
+  }
+}
 
 /**
  * Publishes events to one broker.
@@ -64,12 +131,9 @@ export class Publisher {
   readonly #middleware: Middleware<Receipt>[] = [];
   readonly #native: NativePublisher;
   #opening: Promise<void> | undefined;
+  readonly #line: Line;
   #opened = false;
   #closed = false;
-  #inFlight = 0;
-  /** Publishes that came before the connection and have not been handed over. */
-  #early = 0;
-  readonly #turns: (() => void)[] = [];
 
   /** @param target a URL or a {@link Broker}; without one, the broker of the environment. */
   constructor(target?: string | Broker, options: PublisherOptions = {}) {
@@ -79,6 +143,7 @@ export class Publisher {
     this.#options = options;
     const { Publisher: NativePublisher } = native();
     this.#native = new NativePublisher(broker.native);
+    this.#line = new Line(this.#native);
   }
 
   /** Adds code around every publish; the first one added is the outermost. */
@@ -99,9 +164,10 @@ export class Publisher {
         );
       }
       if (this.#middleware.length > 0) return this.#publishEvent(new DomainEvent(first, second, third), third);
-      const json = toJson(second);
-      const extra = extraOf(third, third, headersOf(third));
-      return abortable(this.#send(first, json, third.domainObjectId, extra), third.signal);
+      const { id, domainObjectId = null, timestamp } = third;
+      const seconds = timestamp === undefined ? undefined : timestamp.getTime() / 1000;
+      const parts = { routingKey: first, json: toJson(second), domainObjectId, id, seconds, headers: headersOf(third) };
+      return abortable(this.#send(parts, third), third.signal);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -112,7 +178,21 @@ export class Publisher {
    * that fails does not stop the others.
    */
   publishBatch(events: Iterable<DomainEvent>, options: PublishOptions = {}): Promise<PromiseSettledResult<Receipt>[]> {
-    return Promise.allSettled(Array.from(events, (event) => this.publish(event, options)));
+    const all = Array.from(events);
+    if (this.#middleware.length > 0 || options.signal !== undefined) {
+      return Promise.allSettled(all.map((event) => this.publish(event, options)));
+    }
+    return new Promise((resolve) => {
+      const batch = new Batch(all.length, resolve);
+      for (const [at, event] of all.entries()) {
+        try {
+          const parts = partsOf(event);
+          this.#accept(new OneOfBatch(textOf(parts, options), this.#told(parts), batch, at));
+        } catch (reason) {
+          batch.set(at, { status: "rejected", reason });
+        }
+      }
+    });
   }
 
   /** A view of this publisher whose events are handed to subscriptions after `delay`. */
@@ -131,10 +211,7 @@ export class Publisher {
   /** Waits until everything that was published before the call is confirmed or has failed. */
   async flush(options: Abortable = {}): Promise<void> {
     await abortable(this.#ready(), options.signal);
-    await abortable(
-      bridge().call((op) => this.#native.flush(op)),
-      options.signal,
-    );
+    await abortable(this.#line.settled(), options.signal);
   }
 
   /** Takes no more events, waits for those under way, and closes the broker if it was made for this publisher. */
@@ -142,6 +219,7 @@ export class Publisher {
     if (this.#closed) return;
     if (this.#opening !== undefined) await this.flush();
     this.#closed = true;
+    this.#line.fail(closed());
     this.#native.close();
     if (this.#owned) await this.broker.close();
   }
@@ -151,77 +229,37 @@ export class Publisher {
   }
 
   #publishEvent(event: DomainEvent, options: PublishOptions): Promise<Receipt> {
-    const send = (final: DomainEvent): Promise<Receipt> => {
-      const { id, seconds, headers } = final.parts();
-      const extra = extraOf({ ...options, id }, options, headers) ?? {};
-      extra.timestamp = seconds;
-      return this.#send(final.routingKey, final.json, final.domainObjectId ?? undefined, extra);
-    };
+    const send = (final: DomainEvent): Promise<Receipt> => this.#send(partsOf(final), options);
     const sent = this.#middleware.length > 0 ? compose(this.#middleware, event, send) : send(event);
     return abortable(sent, options.signal);
   }
 
-  #send(
-    routingKey: string,
-    json: string,
-    domainObjectId: string | undefined,
-    extra: NativePublishExtra | undefined,
-  ): Promise<Receipt> {
-    if (this.#opened && this.#early === 0 && this.#inFlight < MOST_IN_FLIGHT && this.#turns.length === 0) {
-      this.#inFlight += 1;
-      return this.#hand(routingKey, json, domainObjectId, extra);
-    }
-    return this.#queued().then(() => this.#hand(routingKey, json, domainObjectId, extra));
+  #send(parts: Parts, options: PublishOptions): Promise<Receipt> {
+    const text = textOf(parts, options);
+    return new Promise((resolve, reject) => {
+      this.#accept(new Single(text, this.#told(parts), resolve, reject));
+    });
   }
 
-  /** Waits for the connection and for a turn. */
-  async #queued(): Promise<void> {
-    // The order of the calls is the order of their turns, also of those that came before the connection.
-    if (!this.#opened || this.#early > 0) {
-      this.#early += 1;
-      try {
-        await this.#ready();
-      } finally {
-        this.#early -= 1;
-      }
-    }
-    if (this.#inFlight < MOST_IN_FLIGHT && this.#turns.length === 0) {
-      this.#inFlight += 1;
-      return;
-    }
-    await new Promise<void>((turn) => this.#turns.push(turn));
+  #accept(event: Outgoing): void {
+    if (this.#closed) throw closed();
+    this.#line.add(event);
+    // If the broker cannot be reached, the line fails with what is in it.
+    if (!this.#opened) this.#ready().catch(() => {});
   }
 
-  #hand(
-    routingKey: string,
-    json: string,
-    domainObjectId: string | undefined,
-    extra: NativePublishExtra | undefined,
-  ): Promise<Receipt> {
-    const done = () => {
-      const turn = this.#turns.shift();
-      if (turn === undefined) this.#inFlight -= 1;
-      else turn();
-    };
-    return bridge().call(
-      (op) => this.#native.publish(op, routingKey, json, domainObjectId, extra),
-      ([id, routed]: [string, boolean | null]) => {
-        this.broker.onPublished?.(() => {
-          const headers = extra?.headers === undefined ? null : JSON.parse(extra.headers);
-          const seconds = extra?.timestamp ?? Date.now() / 1000;
-          const objectId = domainObjectId ?? null;
-          return DomainEvent.received({ routingKey, id, seconds, domainObjectId: objectId, retries: 0, headers, json });
-        });
-        return { id, routed };
-      },
-      done,
-    );
+  #told({ routingKey, json, domainObjectId, seconds = Date.now() / 1000, headers }: Parts): Told {
+    const { onPublished } = this.broker;
+    if (onPublished === undefined) return undefined;
+    return (id) =>
+      onPublished(() => DomainEvent.received({ routingKey, id, seconds, domainObjectId, retries: 0, headers, json }));
   }
 
   #ready(): Promise<void> {
-    if (this.#closed) return Promise.reject(failure("CLOSED", "the publisher is closed", { remedy: "make a new one" }));
+    if (this.#closed) return Promise.reject(closed());
     this.#opening ??= this.#open().catch((error) => {
       this.#opening = undefined;
+      this.#line.fail(error);
       throw error;
     });
     return this.#opening;
@@ -231,27 +269,55 @@ export class Publisher {
     const { exchange, publishTimeoutMs, maxPayload } = this.#options;
     await this.broker.call((op) => this.#native.open(op, { exchange, publishTimeoutMs, maxPayload }));
     this.#opened = true;
+    this.#line.open();
   }
 }
 
-/** What has to be said beside routing key, data and object id; `undefined` if nothing has. */
-function extraOf(
-  event: EventOptions,
-  options: PublishOptions,
-  headers: Record<string, unknown> | null,
-): NativePublishExtra | undefined {
+function closed(): Error {
+  return failure("CLOSED", "the publisher is closed", { remedy: "make a new one" });
+}
+
+function partsOf(event: DomainEvent): Parts {
+  if (event instanceof DomainEvent) return event.parts();
+  throw new TypeError(`publishBatch() needs DomainEvents, not ${typeof event}`);
+}
+
+/** The four lines of an event. */
+function textOf(parts: Parts, options: PublishOptions): string {
+  const { routingKey, json, domainObjectId } = parts;
+  const extra = extraOf(parts, options);
+  // White space between the tokens of foreign JSON: inside of them a line break is always escaped.
+  const data = json.includes("\n") ? json.replaceAll("\n", " ") : json;
+  return `${lineOf(routingKey)}\n${domainObjectId === null ? "" : lineOf(domainObjectId)}\n${extra}\n${data}\n`;
+}
+
+/** What has to be said beside routing key, data and object id, as JSON; empty if nothing has. */
+function extraOf({ id, seconds, headers }: Parts, options: PublishOptions): string {
   throwIfAborted(options.signal);
   const carried = carry(headers);
-  const extra: NativePublishExtra = {};
-  if (event.id !== undefined) extra.id = event.id;
-  if (event.timestamp !== undefined) extra.timestamp = event.timestamp.getTime() / 1000;
-  if (carried !== null) extra.headers = JSON.stringify(carried, refuseBytes);
-  if (options.delay !== undefined) extra.delayMs = toMs(options.delay, "delay");
-  if (options.deliverAt !== undefined) extra.deliverAt = options.deliverAt.getTime() / 1000;
-  if (options.requireRoute !== undefined) extra.requireRoute = options.requireRoute;
-  if (options.exchange !== undefined) extra.exchange = options.exchange;
-  if (options.timeoutMs !== undefined) extra.timeoutMs = options.timeoutMs;
-  return Object.keys(extra).length > 0 ? extra : undefined;
+  const { delay, deliverAt, requireRoute, exchange, timeoutMs } = options;
+  const extra: NativePublishExtra = {
+    id,
+    timestamp: finite("timestamp", seconds),
+    headers: carried ?? undefined,
+    delayMs: delay === undefined ? undefined : toMs(delay, "delay"),
+    deliverAt: deliverAt === undefined ? undefined : finite("deliverAt", deliverAt.getTime() / 1000),
+    requireRoute,
+    exchange,
+    timeoutMs: finite("timeoutMs", timeoutMs),
+  };
+  const json = JSON.stringify(extra, carried === null ? undefined : refuseBytes);
+  return json === "{}" ? "" : json;
+}
+
+/** JSON has no other numbers: they would be left out in silence. */
+function finite(field: string, number: number | undefined): number | undefined {
+  if (number === undefined || Number.isFinite(number)) return number;
+  throw failure("INVALID_OPTION", "this is not a number that means something here", {
+    field,
+    value: number,
+    remedy: "use a valid Date, or a finite number",
+  });
 }
 
 function refuseBytes(name: string, value: unknown): unknown {
