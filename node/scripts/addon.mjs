@@ -32,9 +32,10 @@ const glibc = () => process.report.getReport().header.glibcVersionRuntime !== un
 const suffix = { linux: () => (glibc() ? "-gnu" : "-musl"), win32: () => "-msvc" }[process.platform]?.() ?? "";
 const folder = fileURLToPath(new URL(`../prebuilds/${process.platform}-${process.arch}${suffix}`, import.meta.url));
 const built = build();
+const fresh = `${folder}/tidings.node.new`;
 mkdirSync(folder, { recursive: true });
-// Debug information would be nine tenths of it; where there is no strip, the file is only larger.
-if (process.platform === "linux") spawnSync("strip", ["--strip-debug", `${folder}/tidings.node.new`]);
+copyFileSync(built, fresh);
+// Symbols would be a seventh of it, debug information nine tenths; where there is no strip, the file is only larger.
+if (process.platform === "linux") spawnSync("strip", [release ? "--strip-all" : "--strip-debug", fresh]);
 // In one step, and as a new file: a process that has the old one loaded keeps it.
-copyFileSync(built, `${folder}/tidings.node.new`);
-renameSync(`${folder}/tidings.node.new`, `${folder}/tidings.node`);
+renameSync(fresh, `${folder}/tidings.node`);

@@ -173,6 +173,7 @@ export interface Native {
   Replay: new (broker: NativeBroker) => NativeReplay;
   checkSubscription(options: NativeOptions): void;
   newId(): string;
+  cli(args: string[]): number;
 }
 
 let loaded: Native | undefined;

@@ -10,6 +10,7 @@
 mod bridge;
 mod broker;
 mod catalog;
+mod cli;
 mod convert;
 mod delivery;
 mod error;

@@ -55,6 +55,8 @@ impl Handler {
             self.command.split_first().ok_or_else(|| Failure::usage("no command is named", "give it behind --exec"))?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        // Named, because to inherit it is not enough in a host that marks its own as close-on-exec, as Node does.
+        command.stdout(std::io::stdout());
         // Ctrl-C is for us: commands that run get the time to finish.
         #[cfg(unix)]
         command.process_group(0);

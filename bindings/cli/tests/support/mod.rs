@@ -49,7 +49,9 @@ impl World {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+        // The packages of other languages offer the same command: theirs is tested by naming it.
+        let program = std::env::var_os("TIDINGS_TEST_CLI").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidings").into());
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .current_dir(self.folder.path())
