@@ -10,7 +10,7 @@ const release = process.argv.includes("--release");
 /** Where cargo has put it: it says so itself, whatever the target folder. */
 function build() {
   const args = ["build", "--package", "tidings-node", "--message-format", "json-render-diagnostics", "--quiet"];
-  if (release) args.push("--release");
+  if (release) args.push("--profile", "dist");
   const cargo = spawnSync("cargo", args, {
     cwd: workspace,
     stdio: ["ignore", "pipe", "inherit"],
@@ -35,7 +35,7 @@ const built = build();
 const fresh = `${folder}/tidings.node.new`;
 mkdirSync(folder, { recursive: true });
 copyFileSync(built, fresh);
-// Symbols would be a seventh of it, debug information nine tenths; where there is no strip, the file is only larger.
-if (process.platform === "linux") spawnSync("strip", [release ? "--strip-all" : "--strip-debug", fresh]);
+// Debug information would be nine tenths of it; where there is no strip, the file is only larger.
+if (process.platform === "linux" && !release) spawnSync("strip", ["--strip-debug", fresh]);
 // In one step, and as a new file: a process that has the old one loaded keeps it.
 renameSync(fresh, `${folder}/tidings.node`);
