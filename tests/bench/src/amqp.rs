@@ -18,6 +18,15 @@ pub(crate) const EXCHANGE: &str = "bench-events";
 /// Publishes in flight.
 pub(crate) const WINDOW: usize = 1000;
 
+/// What lapin sends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sent {
+    /// The body, persistent.
+    Bare,
+    /// What Tidings sends, too: id and type as properties, and `mandatory`.
+    Same,
+}
+
 /// One RabbitMQ.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -94,6 +103,14 @@ impl ByHand {
         Ok(())
     }
 
+    /// Builds, encodes and writes event `n`, in one of two ways.
+    pub(crate) async fn send_as(&self, sent: Sent, n: usize) -> Result<PublisherConfirm, BoxError> {
+        match sent {
+            Sent::Bare => self.send(n).await,
+            Sent::Same => self.send_same(n).await,
+        }
+    }
+
     /// Builds, encodes and writes event `n`.
     pub(crate) async fn send(&self, n: usize) -> Result<PublisherConfirm, BoxError> {
         let (_, _, body) = by_hand(n)?;
@@ -102,7 +119,7 @@ impl ByHand {
 
     /// Like [`send`](Self::send), with what Tidings promises on top: id and type as properties, and `mandatory`, so that
     /// the broker says whether anybody wanted the event.
-    pub(crate) async fn send_mandatory(&self, n: usize) -> Result<PublisherConfirm, BoxError> {
+    async fn send_same(&self, n: usize) -> Result<PublisherConfirm, BoxError> {
         let (id, _, body) = by_hand(n)?;
         let properties = BasicProperties::default().with_delivery_mode(2).with_message_id(id.into());
         self.write(body, properties.with_content_type("application/json".into()), true).await

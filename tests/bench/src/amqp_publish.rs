@@ -3,7 +3,7 @@
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tidings::Broker;
 
-use crate::amqp::{ByHand, EXCHANGE, Server, WINDOW, confirmed};
+use crate::amqp::{ByHand, EXCHANGE, Sent, Server, WINDOW, confirmed};
 use crate::event;
 use crate::measure::{BoxError, Contender, Sample, Watch, alternate};
 use crate::options::Options;
@@ -41,13 +41,16 @@ async fn compare(options: &Options, results: &mut Results, setting: &Setting<'_>
     let mut contenders = vec![
         Contender::new("tidings, publish × 1000", true, || ours(setting)),
         Contender::new("tidings, publish_batch of 100 × 10", true, || ours_in_batches(setting)),
-        Contender::new("lapin, 1000 concurrent", false, || lapin_concurrent(setting)),
-        Contender::new("lapin, 1000 concurrent, mandatory", false, || mandatory(setting)),
+        Contender::new("lapin, same message, 1000 concurrent", false, || lapin_concurrent(setting, Sent::Same)),
+        Contender::new("lapin, same message, batches of 1000", false, || batches(setting, Sent::Same)),
+        Contender::new("lapin, 1000 concurrent", false, || lapin_concurrent(setting, Sent::Bare)),
         Contender::new("lapin, sliding window", false, || sliding(setting)),
-        Contender::new("lapin, batches of 1000", false, || batches(setting)),
+        Contender::new("lapin, batches of 1000", false, || batches(setting, Sent::Bare)),
     ];
     alternate(options, &mut contenders).await?;
     results.compare(work, &contenders, Some(0.95));
+    contenders.retain(|contender| contender.ours || contender.name.contains("same message"));
+    results.compare(&format!("{work}, same message"), &contenders, Some(0.95));
     Ok(())
 }
 
@@ -97,43 +100,25 @@ async fn ours_in_batches(s: &Setting<'_>) -> Result<Sample, BoxError> {
     Ok(sample)
 }
 
-async fn lapin_concurrent(s: &Setting<'_>) -> Result<Sample, BoxError> {
+async fn lapin_concurrent(s: &Setting<'_>, sent: Sent) -> Result<Sample, BoxError> {
     s.admin.purge(&s.queue).await?;
-    concurrent(s.server, s.events).await
+    concurrent(s.server, s.events, sent).await
 }
 
 /// lapin with 1,000 publishes at once, to whatever is bound.
-pub(crate) async fn concurrent(server: &Server, events: usize) -> Result<Sample, BoxError> {
+pub(crate) async fn concurrent(server: &Server, events: usize, sent: Sent) -> Result<Sample, BoxError> {
     let by_hand = ByHand::confirming(&server.url).await?;
     by_hand.publish(1).await?;
     let watch = Watch::start(server.pid.as_deref());
     stream::iter(0..events)
         .map(|n| {
             let by_hand = &by_hand;
-            async move { confirmed(by_hand.send(n).await?).await }
+            async move { confirmed(by_hand.send_as(sent, n).await?).await }
         })
         .buffer_unordered(WINDOW)
         .try_for_each(|()| async { Ok(()) })
         .await?;
     let sample = watch.stop(events);
-    by_hand.close().await?;
-    Ok(sample)
-}
-
-async fn mandatory(s: &Setting<'_>) -> Result<Sample, BoxError> {
-    s.admin.purge(&s.queue).await?;
-    let by_hand = ByHand::confirming(&s.server.url).await?;
-    by_hand.publish(1).await?;
-    let watch = s.watch();
-    stream::iter(0..s.events)
-        .map(|n| {
-            let by_hand = &by_hand;
-            async move { confirmed(by_hand.send_mandatory(n).await?).await }
-        })
-        .buffer_unordered(WINDOW)
-        .try_for_each(|()| async { Ok(()) })
-        .await?;
-    let sample = watch.stop(s.events);
     by_hand.close().await?;
     Ok(sample)
 }
@@ -149,13 +134,13 @@ async fn sliding(s: &Setting<'_>) -> Result<Sample, BoxError> {
     Ok(sample)
 }
 
-async fn batches(s: &Setting<'_>) -> Result<Sample, BoxError> {
+async fn batches(s: &Setting<'_>, sent: Sent) -> Result<Sample, BoxError> {
     s.admin.purge(&s.queue).await?;
     let by_hand = ByHand::confirming(&s.server.url).await?;
     by_hand.publish(1).await?;
     let watch = s.watch();
     for batch in 0..s.events / WINDOW {
-        let sending = stream::iter(batch * WINDOW..(batch + 1) * WINDOW).map(|n| by_hand.send(n));
+        let sending = stream::iter(batch * WINDOW..(batch + 1) * WINDOW).map(|n| by_hand.send_as(sent, n));
         let sent: Vec<_> = sending.buffered(WINDOW).try_collect().await?;
         for confirm in sent {
             confirmed(confirm).await?;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tidings_test_client::process::Client;
 use tidings_test_client::usage;
 
-use crate::amqp::{ByHand, Server, WINDOW, confirmed};
+use crate::amqp::{ByHand, Sent, Server, WINDOW, confirmed};
 use crate::measure::{BoxError, Contender, Sample, Spread, Watch, alternate};
 use crate::options::Options;
 use crate::results::Results;
@@ -251,7 +251,7 @@ impl Setting<'_> {
     async fn lapin_concurrent(&self) -> Result<Sample, BoxError> {
         self.admin.purge(&self.queue).await?;
         let events = self.options.events(20_000.0);
-        crate::amqp_publish::concurrent(self.server, events).await
+        crate::amqp_publish::concurrent(self.server, events, Sent::Bare).await
     }
 }
 

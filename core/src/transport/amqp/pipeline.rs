@@ -31,8 +31,10 @@ const MOST_TICKS: usize = 256;
 /// With this many in flight, what is published is taken in at intervals of [`PACE`] only: the broker works through a few
 /// large segments with much less effort than through many small ones, and has enough to do meanwhile.
 const BUSY: usize = 64;
-/// The timer's resolution; it is one to two of these.
+/// For each [`BUSY`] × 4 in flight; the timer makes it up to 1 ms more.
 const PACE: Duration = Duration::from_millis(1);
+/// At most so many of these.
+const SLOWEST: u32 = 4;
 
 /// The state of the publishing task.
 pub(super) struct Pipeline {
@@ -177,7 +179,7 @@ impl Pipeline {
             }
             if self.backlog.len() < waiting && window.len() >= BUSY {
                 self.paced = true;
-                pace.as_mut().reset(Instant::now() + PACE);
+                pace.as_mut().reset(Instant::now() + pace_of(window.len()));
             }
             if self.closing && window.len() == 0 && self.backlog.is_empty() {
                 return;
@@ -353,6 +355,11 @@ impl Pipeline {
             self.finish(out, error.duplicate());
         }
     }
+}
+
+/// How long the broker is busy with what is in flight, at least.
+fn pace_of(in_flight: usize) -> Duration {
+    PACE * u32::try_from(in_flight / (4 * BUSY)).unwrap_or(SLOWEST).clamp(1, SLOWEST)
 }
 
 fn timeout(sent: bool, blocked: Option<&str>, last: Option<&Error>) -> Error {
