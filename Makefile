@@ -39,6 +39,7 @@ test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, re
 	$(SERVICES) TIDINGS_ALARM=1 cargo test --release -p tidings --all-features --test amqp_alarm
 	$(SERVICES) TIDINGS_LONG=1 tests/interop/run
 	$(SERVICES) TIDINGS_LONG=1 tests/node
+	$(SERVICES) tests/node package
 	$(SERVICES) TIDINGS_LONG=1 tests/python
 	$(SERVICES) tests/python wheel
 

@@ -3,6 +3,7 @@
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, renameSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { platform } from "./platforms.mjs";
 
 const workspace = fileURLToPath(new URL("../..", import.meta.url));
 const release = process.argv.includes("--release");
@@ -28,9 +29,7 @@ function build() {
   throw new Error("cargo has not said where the addon is");
 }
 
-const glibc = () => process.report.getReport().header.glibcVersionRuntime !== undefined;
-const suffix = { linux: () => (glibc() ? "-gnu" : "-musl"), win32: () => "-msvc" }[process.platform]?.() ?? "";
-const folder = fileURLToPath(new URL(`../prebuilds/${process.platform}-${process.arch}${suffix}`, import.meta.url));
+const folder = fileURLToPath(new URL(`../prebuilds/${platform()}`, import.meta.url));
 const built = build();
 const fresh = `${folder}/tidings.node.new`;
 mkdirSync(folder, { recursive: true });

@@ -204,4 +204,19 @@ export class Messages {
   }> {
     return this.#client().call("events.messages.getDepths", request);
   }
+
+  /** No transport records who published: rejects with `GET_EVENTS_FAILED`. */
+  getProducers(request: BrokersServiceRequest): Promise<never> {
+    return this.#client().call("events.messages.getProducers", request);
+  }
+
+  /** No transport records what each consumer has handled: rejects with `GET_EVENTS_FAILED`; `getDepths` has what waits. */
+  getConsumers(request: BrokersServiceRequest): Promise<never> {
+    return this.#client().call("events.messages.getConsumers", request);
+  }
+
+  /** Activity by day and hour is not recorded: rejects with `GET_EVENTS_FAILED`; `getStats` has what is. */
+  getDashboard(request: BrokersServiceRequest): Promise<never> {
+    return this.#client().call("events.messages.getDashboard", request);
+  }
 }
