@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import subprocess
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 Line = dict[str, Any]
 TIMEOUT = 30.0
+
+_CLIENTS = Path(__file__).resolve().parents[1] / "clients"
+# One program for each language.
+CLIENTS = {
+    "rust": os.environ["TIDINGS_TEST_CLIENT"],
+    "python": str(_CLIENTS / "python/client"),
+    "node": str(_CLIENTS / "node/client"),
+}
 
 
 class CommandError(Exception):
@@ -23,11 +33,11 @@ class CommandError(Exception):
 
 
 class TidingsClient:
-    """A client process, connected."""
+    """A client process, connected. `language` names one of `CLIENTS`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, language: str = "rust") -> None:
         self._process = subprocess.Popen(
-            [os.environ["TIDINGS_TEST_CLIENT"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [CLIENTS[language]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
         self._answers: queue.Queue[Line] = queue.Queue()
         self._effects: queue.Queue[Line] = queue.Queue()
@@ -69,6 +79,15 @@ class TidingsClient:
     def effect(self, timeout: float = TIMEOUT) -> Line:
         """The next thing that a handler did."""
         return self._effects.get(timeout=timeout)
+
+    def ready_effects(self) -> list[Line]:
+        """What handlers have done since the last look; waits a moment for the first one."""
+        ready: list[Line] = []
+        with contextlib.suppress(queue.Empty):
+            ready.append(self._effects.get(timeout=0.05))
+            while True:
+                ready.append(self._effects.get_nowait())
+        return ready
 
     def effects(self, count: int, timeout: float = TIMEOUT) -> list[Line]:
         """The next `count` things that handlers did."""
