@@ -26,6 +26,7 @@ brokers:
 
 test: toolchain brokers ## Starts servers, runs every test in its short form
 	$(SERVICES) cargo test --workspace --all-features
+	tests/node addon
 	$(SERVICES) cargo run --quiet -p tidings-faults -- --short
 	$(SERVICES) TIDINGS_ALARM=1 cargo test -p tidings --all-features --test amqp_alarm
 	$(SERVICES) tests/interop/run
@@ -35,6 +36,7 @@ test: toolchain brokers ## Starts servers, runs every test in its short form
 
 test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, release build
 	$(SERVICES) cargo test --release --workspace --all-features
+	tests/node addon --release
 	$(SERVICES) cargo run --release -p tidings-faults -- --events 100000
 	$(SERVICES) TIDINGS_ALARM=1 cargo test --release -p tidings --all-features --test amqp_alarm
 	$(SERVICES) TIDINGS_LONG=1 tests/interop/run

@@ -7,7 +7,7 @@ import { say } from "./output.mjs";
 /** A handler of this kind; `count` is called for each event. */
 export function handler(name, kind, report, count) {
   return async (event) => {
-    const { seq } = event.data;
+    const seq = event.data?.seq;
     const about = { name, id: event.id, key: event.key, seq, attempt: event.retries };
     if (kind.kind === "sleep") await sleep(kind.ms);
     if (kind.kind === "exit" && seq === kind.seq) process.kill(process.pid, "SIGKILL");
@@ -28,7 +28,7 @@ export function handler(name, kind, report, count) {
 }
 
 function decide(kind, event) {
-  const { seq } = event.data;
+  const seq = event.data?.seq;
   const attempt = event.retries;
   switch (kind.kind) {
     case "retry_first": {

@@ -45,7 +45,7 @@ class Handler:
         self.act(event)
 
     def act(self, event: DomainEvent[Any]) -> None:
-        kind, seq = self.kind, event.data.get("seq")
+        kind, seq = self.kind, event.data.get("seq") if isinstance(event.data, dict) else None
         match kind["kind"]:
             case "retry_first":
                 chosen = seq is not None and seq % max(kind.get("every", 1), 1) == 0

@@ -46,6 +46,8 @@ pub(crate) struct Case {
     pub(crate) best_effort: bool,
     /// An ordered subscription, which is disturbed in its own way.
     pub(crate) ordered: bool,
+    /// Its processes are Node's.
+    pub(crate) node: bool,
 }
 
 /// The cases of a profile, in order.
@@ -73,14 +75,20 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
             (server.name == "rabbitmq3" && options.long).then(|| ("classic-kill-broker", vec![KillBroker], true));
         for (name, faults, classic) in plan.into_iter().chain(classic) {
             let name = format!("{}/{name}", server.name);
-            all.push(Case { name, server: server.clone(), classic, faults, best_effort: classic, ordered: false });
+            let server = server.clone();
+            all.push(Case { name, server, classic, faults, best_effort: classic, ordered: false, node: false });
         }
         for (name, classic) in [("ordered", false), ("ordered-classic", true)] {
             if server.is_rabbitmq() {
                 let name = format!("{}/{name}", server.name);
                 let (server, faults) = (server.clone(), Vec::new());
-                all.push(Case { name, server, classic, faults, best_effort: false, ordered: true });
+                all.push(Case { name, server, classic, faults, best_effort: false, ordered: true, node: false });
             }
+        }
+        if options.client.is_none() && (options.long || server.name != "rabbitmq4") {
+            let name = format!("{}/node", server.name);
+            let faults = vec![KillPublisher, KillSubscriber, FreezeSubscriber];
+            all.push(Case { name, server, classic: false, faults, best_effort: false, ordered: false, node: true });
         }
     }
     all.retain(|case| options.wants(&case.name));

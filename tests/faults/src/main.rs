@@ -12,6 +12,7 @@ mod ordered;
 mod run;
 mod servers;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -45,7 +46,11 @@ fn main() -> ExitCode {
     for (index, case) in cases.iter().enumerate() {
         let started = Instant::now();
         let seed = options.seed.wrapping_add(index as u64);
-        let verdict = run::run(case, &options, seed, &client);
+        let verdict = match (case.node, node_client()) {
+            (false, _) => run::run(case, &options, seed, &client),
+            (true, Some(node)) => run::run(case, &options, seed, &node),
+            (true, None) => Verdict::Skipped("the Node package is not built: tests/node addon".to_owned()),
+        };
         let took = started.elapsed().as_secs_f64();
         match verdict {
             Verdict::Passed(text) => {
@@ -64,4 +69,12 @@ fn main() -> ExitCode {
     }
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// The client in Node, if the package that it uses is built.
+fn node_client() -> Option<PathBuf> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let node = tests.join("../node");
+    let built = node.join("dist/index.js").exists() && node.join("prebuilds").exists();
+    built.then(|| tests.join("clients/node/client"))
 }
