@@ -1,5 +1,5 @@
 import { type Abortable, abortable, throwIfAborted } from "./abort";
-import { type Broker, type BrokerOptions, brokerOf } from "./broker";
+import { type Broker, type BrokerOptions, brokerOf, type Metric } from "./broker";
 import { type Delay, toMs } from "./delay";
 import { failure } from "./error";
 import { DomainEvent, type EventOptions, headersOf, toJson } from "./event";
@@ -212,6 +212,11 @@ export class Publisher {
   async flush(options: Abortable = {}): Promise<void> {
     await abortable(this.#ready(), options.signal);
     await abortable(this.#line.settled(), options.signal);
+  }
+
+  /** All counters and gauges of the broker handle. */
+  metrics(): Metric[] {
+    return this.broker.metrics();
   }
 
   /** Takes no more events, waits for those under way, and closes the broker if it was made for this publisher. */

@@ -1,13 +1,13 @@
 import { type Abortable, abortable, throwIfAborted } from "./abort";
 import { bridge } from "./bridge";
-import { type Broker, type BrokerOptions, brokerOf } from "./broker";
+import { type Broker, type BrokerOptions, brokerOf, type Metric } from "./broker";
 import { Consumer, type Handler, type Registration } from "./consumer";
 import { type Delay, toMs } from "./delay";
 import { failure } from "./error";
 import { type DeliveryStream, iterate } from "./events";
 import { Life, type LifeEvents } from "./life";
 import type { Middleware } from "./middleware";
-import { Running } from "./running";
+import { Running, type SubscriptionHealth } from "./running";
 import { nativeOptions, type SubscriptionOptions } from "./subscription-options";
 
 /** Options of a {@link Subscriber}. */
@@ -163,6 +163,26 @@ export class Subscriber extends Life {
     return (await this.#running?.stop(options)) ?? 0;
   }
 
+  /** What each subscription is doing; nothing before `start`. See {@link Running.health}. */
+  health(): SubscriptionHealth[] {
+    return this.#running?.health() ?? [];
+  }
+
+  /** All counters and gauges of the broker handle. */
+  metrics(): Metric[] {
+    return this.broker.metrics();
+  }
+
+  /** Stops handing over events of this subscription, or of all. See {@link Running.pause}. */
+  async pause(subscription?: string): Promise<void> {
+    await this.#started().pause(subscription);
+  }
+
+  /** Goes on after a pause. */
+  async resume(subscription?: string): Promise<void> {
+    await this.#started().resume(subscription);
+  }
+
   /** Stops, and closes the broker if it was made for this subscriber. */
   async close(): Promise<void> {
     await this.stop();
@@ -171,6 +191,11 @@ export class Subscriber extends Life {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #started(): Running {
+    if (this.#running !== undefined) return this.#running;
+    throw failure("CLOSED", "the subscriber does not run", { remedy: "start it first" });
   }
 }
 

@@ -269,11 +269,14 @@ test("life-cycle events, redact, pause and resume", async (t) => {
   subscriber.handle("e.*", { name: "s", redact }, () => {
     throw new Error("the password hunter2 is wrong");
   });
+  await assert.rejects(subscriber.pause(), { code: "CLOSED" });
+  assert.deepEqual(subscriber.health(), []);
   const running = await subscriber.start();
-  await running.pause("s");
+  await subscriber.pause("s");
   assert.equal(running.health()[0].paused, true);
   await publisher.publish("e.x", 1);
-  await running.resume();
+  assert.deepEqual(subscriber.health(), running.health());
+  await subscriber.resume();
   const [letter] = await dead(broker, "s", 1);
   assert.ok(!JSON.stringify(letter).includes("hunter2"), letter.stack);
   assert.equal(letter.error, "the password *** is wrong");
@@ -286,6 +289,9 @@ test("life-cycle events, redact, pause and resume", async (t) => {
     ["started", "failed", "stopped"],
   );
   assert.equal(told.values[1][1].outcome, "fail");
+  const counted = ({ name, value }) => name === "tidings_published_total" && value === 1;
+  assert.ok(publisher.metrics().some(counted));
+  assert.deepEqual(subscriber.metrics(), broker.metrics());
 });
 
 for (const transport of transports.filter(({ name }) => name !== "memory")) {
