@@ -13,6 +13,8 @@ mod consuming;
 mod dead_letters;
 #[path = "amqp/delays.rs"]
 mod delays;
+#[path = "amqp/ordered.rs"]
+mod ordered;
 #[path = "amqp/publishing.rs"]
 mod publishing;
 #[path = "amqp/raw.rs"]

@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::Stream;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt as _};
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -74,6 +75,18 @@ impl Deliveries {
         let asked = channel.basic_consume(name_of(queue), tag, options, FieldTable::default());
         let consumer = answer_in_time(asked, &format!("consuming from queue {queue}")).await?;
         Ok(Self { number, channel: channel.clone(), consumer: Some(consumer), kept: kept.clone() })
+    }
+}
+
+/// What the queue of a key delivers; `None` once the consumer has ended.
+pub(super) type KeyDeliveries = BoxStream<'static, (u64, Option<lapin::Result<Delivery>>)>;
+
+impl Deliveries {
+    /// With an item for the end: among many streams it would be missed.
+    pub(super) fn with_end(self) -> KeyDeliveries {
+        let number = self.number;
+        let end = stream::once(std::future::ready((number, None)));
+        self.map(|(number, delivery)| (number, Some(delivery))).chain(end).boxed()
     }
 }
 

@@ -82,6 +82,8 @@ pub(super) enum Waits {
     Parked,
     /// In a queue of its own until a command comes.
     Dead,
+    /// In the subscription's queue again: its own is empty, and being deleted.
+    Leaving,
 }
 
 /// What becomes of a dead head.

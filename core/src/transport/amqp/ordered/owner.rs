@@ -22,7 +22,7 @@ use super::super::connection::{Live, answer_in_time};
 use super::super::headers::name_of;
 use super::super::outbound::{Batch, Destination, Outbound, Outcome, Reply};
 use super::super::window::Window;
-use super::consumer::{Deliveries, Kept};
+use super::consumer::{Deliveries, Kept, KeyDeliveries};
 use super::event::{Event, Item};
 use super::journal::{Entry, Journal, Record, Waits};
 use super::keys::{KeyId, Work};
@@ -61,7 +61,7 @@ pub(super) struct Owner {
     pub(super) window: Window,
     pub(super) under_way: FuturesUnordered<BoxFuture<'static, Then>>,
     /// The queues of parked keys.
-    pub(super) key_queues: SelectAll<Deliveries>,
+    pub(super) key_queues: SelectAll<KeyDeliveries>,
     /// Parked keys that are due while others are handled.
     pub(super) due: VecDeque<KeyId>,
     /// Parked keys that are handled from their queues, by the numbers of their consumers.

@@ -165,7 +165,7 @@ impl Owner {
         let opening = async move { open(&live, &kept, &queue, number, queue_type).await };
         self.when(opening, move |owner, opened| {
             let (channel, deliveries) = opened?;
-            owner.key_queues.push(deliveries);
+            owner.key_queues.push(deliveries.with_end());
             owner.with(&id, |key| {
                 if let Some(parked) = &mut key.parked {
                     parked.stage = Stage::Open(channel);
@@ -178,11 +178,11 @@ impl Owner {
     }
 
     /// A delivery from the queue of a parked key.
-    pub(super) fn taken_from_key_queue(&mut self, item: (u64, lapin::Result<Delivery>)) -> Result<()> {
+    pub(super) fn taken_from_key_queue(&mut self, item: (u64, Option<lapin::Result<Delivery>>)) -> Result<()> {
         let (number, delivery) = item;
         // Closed by us: it is back in its place.
         let Some(id) = self.open.get(&number).cloned() else { return Ok(()) };
-        let delivery = delivery.map_err(|e| lost(&e))?;
+        let delivery = delivery.ok_or_else(|| gone("the queue of a key was deleted"))?.map_err(|e| lost(&e))?;
         let item = Event::read(delivery, &self.shared.exchange, &self.shared.name);
         let mut keys = self.shared.keys.lock();
         let Some(key) = keys.all.get_mut(&id) else { return Ok(()) };
@@ -225,10 +225,7 @@ impl Owner {
             }
         });
         match ended.flatten() {
-            Some(true) => {
-                self.leave(id.clone());
-                Ok(())
-            }
+            Some(true) => self.leave(id.clone()),
             Some(false) => {
                 let queue = self.queue_of(id);
                 let make = move |reply| -> Outbound { marker(&queue, &mark, reply) };
@@ -238,9 +235,25 @@ impl Owner {
         }
     }
 
-    /// The key is no longer parked: its queue goes, then its record, then it is handled where it was.
-    fn leave(&mut self, id: KeyId) {
+    /// The key is no longer parked: that is written down, then its queue goes, then the record, then it is handled where
+    /// it was.
+    ///
+    /// The deletion may outlive this owner. One who does not know of it would put events into a queue that goes away.
+    fn leave(&mut self, id: KeyId) -> Result<()> {
         let channel = self.close_stage(&id, Stage::Leaving);
+        let Some(old) = self.with(&id, |key| key.record.clone()).flatten() else {
+            self.vacate(id, channel);
+            return Ok(());
+        };
+        let of = id.clone();
+        self.record(&id, Record { state: Waits::Leaving, ..old }, move |owner| {
+            owner.vacate(of, channel);
+            Ok(())
+        })
+    }
+
+    /// Deletes the empty queue of a key, then its record.
+    fn vacate(&mut self, id: KeyId, channel: Option<Channel>) {
         let (queue, live) = (self.queue_of(&id), self.live.clone());
         let leaving = async move {
             if let Some(channel) = channel {
@@ -346,14 +359,18 @@ impl Owner {
         self.journal.adopt(name, tag);
         let id = KeyId::in_journal(name);
         let mut key = Key::new();
-        if record.state != Waits::Held {
-            key.parked = Some(Parked::new(Stage::Resting));
-        }
+        let state = record.state;
+        key.parked = match state {
+            Waits::Held => None,
+            Waits::Parked | Waits::Dead => Some(Parked::new(Stage::Resting)),
+            Waits::Leaving => Some(Parked::new(Stage::Leaving)),
+        };
         key.record = Some(record);
-        let parked = key.parked.is_some();
         self.shared.keys.lock().all.insert(id.clone(), key);
-        if parked {
-            self.wait_for(&id);
+        match state {
+            Waits::Held => {}
+            Waits::Parked | Waits::Dead => self.wait_for(&id),
+            Waits::Leaving => self.vacate(id, None),
         }
     }
 }

@@ -198,7 +198,7 @@ impl Shared {
             let Some(record) = &key.record else { continue };
             match record.state {
                 Waits::Held if matches!(key.head, Head::Waiting(_)) => state.waiting_keys += 1,
-                Waits::Held => continue,
+                Waits::Held | Waits::Leaving => continue,
                 Waits::Parked => state.parked_keys += 1,
                 Waits::Dead => (state.parked_keys, state.dead_keys) = (state.parked_keys + 1, state.dead_keys + 1),
             }

@@ -146,6 +146,10 @@ impl Survey {
         for (key, (_, record)) in records {
             let order = &mut found.order;
             match record.state {
+                Waits::Leaving => {
+                    found.key_queues.push(key_queue(queue, key));
+                    continue;
+                }
                 Waits::Held => order.waiting_keys += 1,
                 Waits::Parked => order.parked_keys += 1,
                 Waits::Dead => (order.parked_keys, order.dead_keys) = (order.parked_keys + 1, order.dead_keys + 1),
