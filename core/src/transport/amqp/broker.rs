@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::connection::{Connector, Live, open};
+use super::connection::{Connector, Live, backoff, open};
 use super::dead_letters::{Context, MAX_PREFETCH, Walk};
 use super::error;
 use super::lattice::MAX_DELAY;
@@ -34,6 +34,8 @@ pub(super) const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 /// Queues of parked keys that are counted one by one.
 const MOST_COUNTED: usize = 100;
 
+/// Further attempts to delete a subscription whose connection ends meanwhile.
+const DELETE_RETRIES: u32 = 3;
 /// With this, what is held longest is settled within the server's `consumer_timeout` of 30 minutes.
 const LONGEST_HOLD: Duration = Duration::from_secs(25 * 60);
 
@@ -57,6 +59,31 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Broker {
+    /// Deletes what a subscription has on the broker; `there` turns true if its queue is found.
+    async fn delete_once(&self, name: &str, there: &mut bool) -> Result<()> {
+        let declarer = Declarer::open(&self.consume).await?;
+        let found = declarer.look(name).await?.is_some();
+        *there |= found;
+        let declarer = if found { declarer } else { Declarer::open(&self.consume).await? };
+        let ordered = declarer.look(&journal(name)).await?.is_some();
+        let declarer = if ordered { declarer } else { Declarer::open(&self.consume).await? };
+        let found = if ordered { survey(&self.consume, name).await?.unwrap_or_default() } else { Survey::default() };
+        let deleted = async {
+            declarer.delete_queue(name).await?;
+            if ordered {
+                declarer.delete_queue(&journal(name)).await?;
+            }
+            for queue in &found.key_queues {
+                declarer.delete_queue(queue).await?;
+            }
+            declarer.delete_queue(&dead_letter_queue(name)).await?;
+            declarer.delete_exchange(&dead_letter_exchange(name)).await?;
+            declarer.delete_exchange(&format!("{name}-retry")).await
+        };
+        let deleted = deleted.await;
+        declarer.close_after(deleted).await
+    }
+
     /// Connects once, to see whether it can be done.
     pub(super) async fn reach(url: &str) -> Result<Self> {
         let config = Arc::new(Config::parse(url)?);
@@ -260,28 +287,23 @@ impl Transport for Broker {
 
     async fn delete_subscription(&self, name: &str) -> Result<bool> {
         self.check_open()?;
-        let declarer = Declarer::open(&self.consume).await?;
-        let there = declarer.look(name).await?.is_some();
-        let declarer = if there { declarer } else { Declarer::open(&self.consume).await? };
-        let ordered = declarer.look(&journal(name)).await?.is_some();
-        let declarer = if ordered { declarer } else { Declarer::open(&self.consume).await? };
-        let found = if ordered { survey(&self.consume, name).await?.unwrap_or_default() } else { Survey::default() };
-        let deleted = async {
-            declarer.delete_queue(name).await?;
-            if ordered {
-                declarer.delete_queue(&journal(name)).await?;
+        let (mut there, mut attempt) = (false, 0);
+        loop {
+            match self.delete_once(name, &mut there).await {
+                // RabbitMQ 4 may end a connection with 541 where a consumer begins while its queue is deleted. What is
+                // deleted already stays so.
+                Err(error) if error.kind() == ErrorKind::ConnectionFailed && attempt < DELETE_RETRIES => {
+                    tracing::debug!(subscription = %name, %error, "deleting it is tried again");
+                    tokio::time::sleep(backoff(attempt)).await;
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    self.used.lock().remove(name);
+                    return Ok(there);
+                }
             }
-            for queue in &found.key_queues {
-                declarer.delete_queue(queue).await?;
-            }
-            declarer.delete_queue(&dead_letter_queue(name)).await?;
-            declarer.delete_exchange(&dead_letter_exchange(name)).await?;
-            declarer.delete_exchange(&format!("{name}-retry")).await
-        };
-        let deleted = deleted.await;
-        declarer.close_after(deleted).await?;
-        self.used.lock().remove(name);
-        Ok(there)
+        }
     }
 
     async fn ping(&self) -> Result<()> {
