@@ -10,22 +10,20 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conftest import Broker
-from tidings_client import CLIENTS, TidingsClient
+from tidings_client import CLIENTS, Line, TidingsClient
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = sorted(CLIENTS)
-# Keys in order, and numbers that JavaScript writes as they are.
+# Keys in order, and numbers that JavaScript writes as they are. No null: in the Python package it means no data, `{}`.
 DATA: list[object] = [
     {},
     {"list": [1, 2.5, None, True, "x"], "name": "Zoë 🌊", "nested": {"text": 'q"\\\n\t'}, "user_id": 7},
     {"empty": "", "large": 2**53 - 1, "negative": -1, "unicode": "\u2028 é"},
     ["no", "object"],
-    None,
 ]
 HEADERS = {"tidings-correlation-id": "c-1", "tidings-tenant": "acme", "text": "Zürich"}
 
@@ -38,9 +36,11 @@ class Crew:
         self._names: set[str] = set()
         stack.callback(self._delete)
 
-    def subscribe(self, language: str, name: str, binding: str, **options: Any) -> None:
+    def subscribe(
+        self, language: str, name: str, binding: str, handler: Line | None = None, **options: object
+    ) -> None:
         self._names.add(name)
-        self.clients[language].subscribe(name, binding, **options)
+        self.clients[language].subscribe(name, binding, handler=handler, **options)
 
     def _delete(self) -> None:
         for client in self.clients.values():
@@ -62,7 +62,7 @@ def test_what_one_publishes_everybody_reads(crew: Crew, name: str, publisher: st
     keep = {"kind": "dead", "reason": "to look at it"}
     for language in LANGUAGES:
         crew.subscribe(language, f"{name}-{language}", f"{name}.#", handler=keep)
-    events: list[dict[str, Any]] = [
+    events: list[Line] = [
         {
             "routing_key": f"{name}.registered",
             "data": data,
