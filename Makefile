@@ -33,6 +33,7 @@ test: toolchain brokers ## Starts servers, runs every test in its short form
 	$(SERVICES) tests/node
 	$(SERVICES) tests/python
 	$(SERVICES) tests/python upstream
+	$(SERVICES) tests/python faults
 
 test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, release build
 	$(SERVICES) cargo test --release --workspace --all-features
@@ -43,6 +44,7 @@ test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, re
 	$(SERVICES) TIDINGS_LONG=1 tests/node
 	$(SERVICES) tests/node package
 	$(SERVICES) TIDINGS_LONG=1 tests/python
+	$(SERVICES) tests/python faults --events 20000
 	$(SERVICES) tests/python wheel
 
 faults: toolchain brokers ## Kills, cuts and freezes while a ledger counts

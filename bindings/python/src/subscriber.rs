@@ -85,6 +85,7 @@ fn set(options: &mut SubscriptionOptions, setting: &str, value: &Bound<'_, PyAny
         "exclusive" => spec.exclusive = value.extract()?,
         "auto_delete" => spec.auto_delete = value.extract()?,
         "lease" => spec.lease = duration("lease", value)?,
+        "hold_max" => spec.hold_max = duration("hold_max", value)?,
         "max_hold" => spec.max_hold = duration("max_hold", value)?,
         "max_deliveries" => options.max_deliveries = value.extract()?,
         "capture_stack" => options.capture_stack = value.extract()?,

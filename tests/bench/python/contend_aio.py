@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import signal
 import time
 import uuid
@@ -80,8 +79,8 @@ class FastStream:
         from faststream import FastStream as App
         from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
 
-        broker = RabbitBroker(self.url, default_channel=Channel(prefetch_count=prefetch), log_level=logging.WARNING)
-        app = App(broker)
+        broker = RabbitBroker(self.url, default_channel=Channel(prefetch_count=prefetch), logger=None)
+        app = App(broker, logger=None)
         kind = QueueType.CLASSIC if classic else QueueType.QUORUM
         source = RabbitQueue(queue, queue_type=kind, declare=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import resource
 import sys
 import threading
@@ -35,14 +36,30 @@ class Handler:
         self.client, self.name, self.kind, self.report = client, name, kind, report
 
     async def on_loop(self, event: DomainEvent[Any]) -> None:
-        if self.kind["kind"] == "sleep":
-            await asyncio.sleep(self.kind["ms"] / 1000)
+        if pause := self.begin(event):
+            await asyncio.sleep(pause)
         self.act(event)
 
     def on_thread(self, event: DomainEvent[Any]) -> None:
-        if self.kind["kind"] == "sleep":
-            time.sleep(self.kind["ms"] / 1000)
+        if pause := self.begin(event):
+            time.sleep(pause)
         self.act(event)
+
+    def begin(self, event: DomainEvent[Any]) -> float:
+        """Seconds that the handler takes."""
+        match self.kind["kind"]:
+            case "sleep":
+                return float(self.kind["ms"]) / 1000
+            case "unsteady":
+                seq = event.data.get("seq")
+                say(
+                    "begin",
+                    **{"name": self.name, "id": event.id, "key": event.key, "seq": seq, "attempt": event.retries},
+                    at_us=time.time_ns() // 1000,
+                )
+                return (1 + (seq or 0) % 5) / 1000
+            case _:
+                return 0.0
 
     def act(self, event: DomainEvent[Any]) -> None:
         kind, seq = self.kind, event.data.get("seq") if isinstance(event.data, dict) else None
@@ -57,22 +74,47 @@ class Handler:
                 self.done(event, seq, "fail", RuntimeError(kind["message"]))
             case "dead":
                 self.done(event, seq, "dead", DeadLetter(kind["reason"]))
+            case "unsteady":
+                self.unsteady(event, seq)
             case "exit" if seq == kind["seq"]:
                 os._exit(137)
             case _:
                 self.done(event, seq, "ok", None)
+
+    def unsteady(self, event: DomainEvent[Any], seq: int | None) -> None:
+        kind, (mood, times) = self.kind, mood_of(seq or 0)
+        young = time.time() - event.timestamp < kind["mended_after_ms"] / 1000
+        if mood in ("short", "long") and event.retries < times:
+            self.done(event, seq, "retry", Retry(kind[f"{mood}_ms"] / 1000))
+        elif mood == "dead" and young:
+            self.done(event, seq, "dead", DeadLetter("too-young"))
+        else:
+            self.done(event, seq, "ok", None)
 
     def done(self, event: DomainEvent[Any], seq: int | None, outcome: str, error: Exception | None) -> None:
         self.client.handled += 1
         if self.report != "none":
             late = max(0, int((time.time() - event.timestamp) * 1e6))
             fields: dict[str, Any] = {"name": self.name, "id": event.id, "key": event.key, "seq": seq}
-            fields |= {"attempt": event.retries, "outcome": outcome, "late_us": late}
+            fields |= {"attempt": event.retries, "outcome": outcome, "late_us": late, "at_us": time.time_ns() // 1000}
             if self.report == "events":
                 fields |= {"event": event.event_data, "headers": event.headers}
             say("effect", **fields)
         if error is not None:
             raise error
+
+
+def mood_of(seq: int) -> tuple[str, int]:
+    """What `unsteady` does with an event, and how many retries it asks for: the same in every process and language."""
+    most = 2**64 - 1
+    mixed = ((seq ^ (seq >> 30)) * 0xBF58476D1CE4E5B9) & most
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & most
+    times, share = mixed >> 60, (mixed >> 20) % 1000
+    if share < 40:
+        return "short", 1 + times % 3
+    if share < 50:
+        return "long", 1 + times % 2
+    return ("dead", 0) if share < 54 else ("good", 0)
 
 
 def retry(kind: dict[str, Any], attempt: int) -> Retry:
@@ -175,7 +217,7 @@ class Client:
         return {"id": receipt.id, "routed": receipt.routed}
 
     async def do_subscribe(self, request: dict[str, Any]) -> dict[str, Any]:
-        name, lease = request["name"], request.get("lease_ms")
+        name, lease, hold = request["name"], request.get("lease_ms"), request.get("hold_max_ms")
         handler = Handler(self, name, request.get("handler") or {"kind": "ok"}, request.get("report") or "effects")
         settings: dict[str, Any] = {
             "concurrency": request.get("concurrency") or 1,
@@ -186,6 +228,7 @@ class Client:
             "compat": bool(request.get("compat")),
             "queue_type": "classic" if request.get("classic") else None,
             "lease": None if lease is None else lease / 1000,
+            "hold_max": None if hold is None else hold / 1000,
         }
         if THREADS:
             threaded = tidings.Subscriber(self.url)
@@ -253,7 +296,13 @@ def make(work: dict[str, Any], seq: int) -> DomainEvent[Any]:
     # What the five keys and the other fields take, near enough.
     around = 150 + len(key) + 2 * len(prefix)
     data = {"seq": seq, "prefix": prefix, "pad": "x" * max(0, (work.get("bytes") or 0) - around)}
-    return DomainEvent(key, data, f"k{seq % keys}" if keys else None, f"{prefix}{seq}")
+    return DomainEvent(key, data, f"k{key_of(work, seq, keys)}" if keys else None, f"{prefix}{seq}")
+
+
+def key_of(work: dict[str, Any], seq: int, keys: int) -> int:
+    if not work.get("skewed"):
+        return seq % keys
+    return int(keys ** random.Random(seq).random()) - 1
 
 
 async def lines() -> AsyncIterator[str]:

@@ -119,7 +119,7 @@ impl Outbound {
                 format!("the headers do not fit the broker's frame of {frame_max} bytes"),
             )
             .field("headers", self.headers.size())
-            .remedy("move large values into the event's data, or raise frame_max on the broker"));
+            .remedy("move large values into the event's data, or raise frame_max on the broker and in its URL"));
         }
         let delay = self.due.map(|due| due.since(Timestamp::now()));
         let route = match (&self.to, delay) {
