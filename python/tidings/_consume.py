@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import _exit, _native
-from ._handler import RELEASE
+from ._handler import LONGEST_WAIT, RELEASE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
     from ._handler import Outcome, Registration
     from ._native import Broker, Deliveries, Delivery, Group
-
-BATCH = 128
-"""Events that a lone thread takes at a time, as long as its handler is quick."""
-LONGEST_WAIT = 0.004
-"""Seconds that an outcome waits for others to be settled with."""
 
 log = logging.getLogger("tidings")
 
@@ -46,11 +41,12 @@ class Consumption:
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
 
-    def open(self, broker: Broker) -> None:
-        """Declares every subscription; if one cannot be, none stays open."""
+    def open(self, broker: Broker, early: dict[str, Deliveries]) -> None:
+        """Declares every subscription, unless it is being fetched already; if one cannot be, none stays open."""
         try:
             for one in self.registrations:
-                self.deliveries.append(broker.deliveries(one.name, one.binding_keys, one.settings))
+                own = early.pop(one.name, None)
+                self.deliveries.append(own or broker.deliveries(one.name, one.binding_keys, one.settings))
         except BaseException:
             self._close(0.0)
             raise
@@ -100,7 +96,8 @@ class Consumption:
                     thread = threading.Thread(target=self._thread, args=(group, one, own), name=name, daemon=True)
                     self._threads.append(thread)
                     thread.start()
-        worker = _Worker(self, self._group([own for _, own in here]), here, BATCH)
+        most = min((one.at_a_time for one, _ in here), default=1)
+        worker = _Worker(self, self._group([own for _, own in here]), here, most)
         worker.work()
 
     def _group(self, members: list[Deliveries]) -> Group:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     Middleware = Callable[[DomainEvent[Any], Handler], Any]
 
 RELEASE: Outcome = ("release",)
+LEAST_PREFETCH = 16
+"""Events that are fetched ahead for a handler of concurrency 1, unless `prefetch` says otherwise."""
+MOST_AT_A_TIME = 128
+"""Events that are taken at a time, as long as the handler is quick."""
+LONGEST_WAIT = 0.004
+"""Seconds that an outcome waits for others to be settled with, and a taken event for its handler."""
 
 
 class _Log:
@@ -100,6 +106,15 @@ class Registration:
     def concurrency(self) -> int:
         """Handlers that run at once."""
         return self.settings.get("concurrency") or 1
+
+    @property
+    def at_a_time(self) -> int:
+        """Most events that are taken and settled at a time: a quarter of those that are fetched.
+
+        The broker sends new ones while the others are handled.
+        """
+        fetched = self.settings.get("prefetch") or max(2 * self.concurrency, LEAST_PREFETCH)
+        return max(1, min(fetched // 4, MOST_AT_A_TIME))
 
     def wrap(self, middleware: Iterable[Middleware]) -> None:
         """Puts middleware around the handler, the first one outermost."""

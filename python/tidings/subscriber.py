@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal, TypeVar
 
     from ._consume import Consumption
-    from ._native import RetryPolicy
+    from ._native import Deliveries, RetryPolicy
     from .inbox import Inbox
 
     Handler = Callable[[DomainEvent[Any]], Any]
@@ -239,6 +239,7 @@ class Subscriber(Subscriptions):
         )
         self._connection = None if self._url is None else Connection(self._url)
         self._consumption: Consumption | None = None
+        self._early: dict[str, Deliveries] = {}
 
     def declare(self, *names: str) -> None:
         """Declares these subscriptions, or all, so that they collect events from now on, without handling any."""
@@ -247,6 +248,14 @@ class Subscriber(Subscriptions):
             for one in self._prepared():
                 if not names or one.name in names:
                     broker.declare(one.name, one.binding_keys, one.settings)
+
+    def _fetch_early(self, name: str) -> None:
+        """Declares the subscription and holds its first events, for queues that do not outlive their consumer."""
+        if self._connection is not None:
+            broker = self._connection.broker()
+            for one in self._prepared():
+                if one.name == name:
+                    self._early[name] = broker.deliveries(one.name, one.binding_keys, one.settings)
 
     def start_consuming(self, timeout: float | timedelta | None = None) -> None:
         """Handles events until `stop_consuming`, SIGTERM, Ctrl-C or the time-out; then drains.
@@ -274,7 +283,7 @@ class Subscriber(Subscriptions):
         consumption = Consumption(self._prepared(), self._drain_timeout)
         self._consumption = consumption
         try:
-            consumption.open(self._connection.broker())
+            consumption.open(self._connection.broker(), self._early)
             consumption.run(seconds(timeout))
         finally:
             self._consumption = None
@@ -323,5 +332,7 @@ class Subscriber(Subscriptions):
     def close(self) -> None:
         """Stops consuming and lets go of the broker."""
         self.stop_consuming()
+        while self._early:
+            self._early.popitem()[1].close(0)
         if self._connection is not None:
             self._connection.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -75,8 +76,6 @@ def first_program(python: Path, folder: Path, extra: dict[str, str]) -> None:
         for _ in range(100):
             # Until the worker's subscription is there, events go nowhere.
             subprocess.run([python, "signup.py"], **options, stderr=subprocess.DEVNULL)  # type: ignore[call-overload]
-            import select
-
             if select.select([process.stdout], [], [], 0.2)[0]:
                 seen = process.stdout.readline()
                 break
@@ -86,6 +85,8 @@ def first_program(python: Path, folder: Path, extra: dict[str, str]) -> None:
     finally:
         process.kill()
         process.communicate()
+        forget = "import tidings; tidings._native.Broker.connect('').delete_subscription('welcome')"
+        subprocess.run([python, "-c", forget], **options, stderr=subprocess.DEVNULL)  # type: ignore[call-overload]
 
 
 def main(target: Path) -> None:
@@ -114,6 +115,9 @@ def main(target: Path) -> None:
             [folder / "wheel/bin/tidings", "--version"], text=True, capture_output=True, check=True
         )
         check("the command is there", version.stdout.startswith("tidings "))
+        threads = "import tidings, os; print(len(os.listdir('/proc/self/task')))"
+        alone = subprocess.run([python, "-c", threads], text=True, capture_output=True, check=True)
+        check("importing starts no thread", alone.stdout == "1\n")
         first_program(python, folder / "file", {})
         if "AMQP_URL" in os.environ:
             first_program(python, folder / "amqp", {"TIDINGS_BROKER_URL": os.environ["AMQP_URL"]})

@@ -6,15 +6,16 @@
 use std::future::Future;
 use std::pin::pin;
 use std::process;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use tidings::{Error, ErrorKind};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::watch;
 
 use crate::error::raise;
 use crate::log;
@@ -30,7 +31,7 @@ pub(crate) struct Home {
     pub(crate) runtime: Runtime,
     pub(crate) log: log::Queue,
     /// The interpreter is about to end.
-    leaving: watch::Sender<bool>,
+    leaving: AtomicBool,
     /// Threads that wait in the engine, without the interpreter.
     waiting: AtomicUsize,
 }
@@ -93,13 +94,13 @@ impl Home {
             pid: process::id(),
             runtime,
             log: log::Queue::default(),
-            leaving: watch::Sender::new(false),
+            leaving: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
         })
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
-        *self.leaving.borrow()
+        self.leaving.load(SeqCst)
     }
 }
 
@@ -113,11 +114,11 @@ pub(crate) fn threads_started() -> bool {
 #[pyfunction]
 pub(crate) fn shutdown(py: Python<'_>) {
     let Some(home) = existing() else { return };
-    home.leaving.send_replace(true);
+    home.leaving.store(true, SeqCst);
     py.detach(|| {
         let until = Instant::now() + LEAVING;
         while home.waiting.load(SeqCst) > 0 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         home.log.stop();
     });
@@ -142,12 +143,15 @@ pub(crate) fn after_fork_in_child() {
 }
 
 /// Waits for `future` on this thread, without the interpreter lock, looking for signals in between.
+///
+/// Not `Runtime::block_on` with a timer: a timer that is due soon wakes the runtime's driver, for every call.
 pub(crate) fn wait<T: Send>(py: Python<'_>, future: impl Future<Output = tidings::Result<T>> + Send) -> PyResult<T> {
     let home = home(py)?;
     if Handle::try_current().is_ok() {
         return Err(PyRuntimeError::new_err("a hook of the engine cannot wait for the engine"));
     }
-    let mut leaving = home.leaving.subscribe();
+    let signal = Arc::new(Signal { thread: thread::current(), given: AtomicBool::new(false) });
+    let waker = Waker::from(signal.clone());
     let mut future = pin!(future);
     loop {
         if home.is_leaving() {
@@ -155,14 +159,18 @@ pub(crate) fn wait<T: Send>(py: Python<'_>, future: impl Future<Output = tidings
         }
         home.waiting.fetch_add(1, SeqCst);
         let done = py.detach(|| {
-            let done = home.runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    done = future.as_mut() => Some(done),
-                    () = tokio::time::sleep(SLICE) => None,
-                    _ = leaving.changed() => None,
+            // What the future spawns, and its timers, are the runtime's.
+            let inside = home.runtime.enter();
+            let until = Instant::now() + SLICE;
+            let done = loop {
+                if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    break Some(done);
                 }
-            });
+                if !signal.wait(until) {
+                    break None;
+                }
+            };
+            drop(inside);
             home.waiting.fetch_sub(1, SeqCst);
             done
         });
@@ -171,6 +179,37 @@ pub(crate) fn wait<T: Send>(py: Python<'_>, future: impl Future<Output = tidings
             Some(Err(error)) => return Err(raise(py, &error)),
             None => py.check_signals()?,
         }
+    }
+}
+
+/// Wakes a thread that waits.
+struct Signal {
+    thread: Thread,
+    given: AtomicBool,
+}
+
+impl Signal {
+    /// Whether it was given by then.
+    fn wait(&self, until: Instant) -> bool {
+        while !self.given.swap(false, SeqCst) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            thread::park_timeout(left);
+        }
+        true
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.given.store(true, SeqCst);
+        self.thread.unpark();
     }
 }
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .. import errors
 from .._connection import DEFAULT
-from .._handler import RELEASE, Registration, log, seconds
+from .._handler import LONGEST_WAIT, RELEASE, Registration, log, seconds
 from .._native import DEFAULT_EXCHANGE
 from ..subscriber import SETTINGS, Subscriptions
 from ._loop import Connection, run, start, take
@@ -155,16 +156,18 @@ class Subscriber(Subscriptions):
 
     async def pause(self, name: str) -> None:
         """Stops handing events of this subscription to its handler; those fetched go back."""
-        await run(self._find(name).pause_soon)
+        pump = self._find(name)
+        pump.give_back()
+        await run(pump.own.pause_soon)
 
     async def resume(self, name: str) -> None:
         """Goes on after a pause."""
-        await run(self._find(name).resume_soon)
+        await run(self._find(name).own.resume_soon)
 
-    def _find(self, name: str) -> Deliveries:
+    def _find(self, name: str) -> _Pump:
         for pump in self._pumps:
             if pump.registration.name == name:
-                return pump.own
+                return pump
         raise errors.SubscriptionNotFoundError(
             "the subscriber is not consuming this subscription",
             field="name",
@@ -199,8 +202,13 @@ class _Pump:
         self._stopped = stopped
         self._free = registration.concurrency
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ready: deque[Delivery] = deque()
+        self._size = 1
+        self._most = registration.at_a_time
         self._done: list[tuple[Delivery, Outcome]] = []
+        self._settling: asyncio.Handle | None = None
         self._seconds = 0.0
+        self._fetched = 0.0
         self._room: asyncio.Future[None] | None = None
         self._fetching: Running | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -215,16 +223,11 @@ class _Pump:
                     self._room = self._loop.create_future()
                     await self._room
                     continue
-                batch = self.own.try_next(self._free)
-                if batch == []:
-                    future, self._fetching = start(self.own.next_soon, self._free)
-                    batch = await future
-                    self._fetching = None
-                if not batch:
+                if not self._ready and not await self._fetch():
                     break
-                for delivery in batch:
+                while self._ready and self._free:
                     self._free -= 1
-                    task = self._loop.create_task(self._handle(delivery))
+                    task = self._loop.create_task(self._handle(self._ready.popleft()))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
                 if self._free:
@@ -234,6 +237,24 @@ class _Pump:
             self.failure = error
         finally:
             self._stopped.set()
+
+    async def _fetch(self) -> bool:
+        """Gets as many events as handlers have shown to be quick enough for; False once the subscription is closed."""
+        self._settle()
+        size = max(self._free, self._size)
+        batch = self.own.try_next(size)
+        if batch == []:
+            self._size = 1
+            future, self._fetching = start(self.own.next_soon, self._free)
+            batch = await future
+            self._fetching = None
+        elif batch:
+            # Twice as many the next time, unless the last ones took too long.
+            took = self._loop.time() - self._fetched
+            self._size = max(1, min(self._size * 2, int(self._size * LONGEST_WAIT / max(took, 1e-6)), self._most))
+        self._fetched = self._loop.time()
+        self._ready.extend(batch or ())
+        return bool(batch)
 
     async def _handle(self, delivery: Delivery) -> None:
         outcome: Outcome = RELEASE
@@ -247,9 +268,10 @@ class _Pump:
             self._seconds += perf_counter() - began
             self._free += 1
             self._done.append((delivery, outcome))
-            if len(self._done) == 1:
-                # With all others that end in this turn of the loop.
-                self._loop.call_soon(self._settle)
+            if self._settling is None:
+                # With all others that end in this turn of the loop, or that are fetched already.
+                later = self._loop.call_later
+                self._settling = later(LONGEST_WAIT, self._settle) if self._ready else self._loop.call_soon(self._settle)
             if self._room is not None and not self._room.done():
                 self._room.set_result(None)
 
@@ -269,11 +291,20 @@ class _Pump:
         return one.timed_out(event) if limit.passed else outcome
 
     def _settle(self) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
         batch, self._done = self._done, []
         took, self._seconds = self._seconds, 0.0
         if batch:
             self.own.settle_soon(batch)
             self.own.count_handled(len(batch), took)
+
+    def give_back(self) -> None:
+        """Releases what is fetched and not begun."""
+        self._done.extend((delivery, RELEASE) for delivery in self._ready)
+        self._ready.clear()
+        self._settle()
 
     async def stop(self, patience: float) -> int:
         """Drains; how many were released unfinished."""
@@ -282,6 +313,7 @@ class _Pump:
             if self._fetching is not None:
                 self._fetching.cancel()
             await asyncio.wait([self._pump])
+        self.give_back()
         unfinished = 0
         if self._tasks and patience > 0:
             await asyncio.wait(set(self._tasks), timeout=patience)

@@ -20,7 +20,8 @@ class Upstream:
 
         def handler(event: DomainEvent) -> None:
             if watch.saw(event.data):
-                subscriber.stop_consuming()
+                # On the thread of the connection; the last event stays unacknowledged.
+                subscriber.connection.add_callback_threadsafe(subscriber.stop_consuming)
 
         subscriber.register(handler, queue, ["#"])
         subscriber.start_consuming()

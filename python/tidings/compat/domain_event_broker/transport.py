@@ -130,8 +130,8 @@ class Subscriber(Transport):
             binding_keys: Which events it wants: `*` is exactly one word, `#` zero or more.
             dead_letter: Whether events that were given up on are kept.
             durable: The queue outlives the broker.
-            exclusive: Only this subscriber may use the queue, which collects events from `start_consuming` on.
-            auto_delete: The queue goes with its last consumer, and collects events from `start_consuming` on.
+            exclusive: Only this subscriber may use the queue, which goes with it.
+            auto_delete: The queue goes with its last consumer, this subscriber from now on.
             max_retries: Most retries of one event.
 
         Raises:
@@ -150,9 +150,10 @@ class Subscriber(Transport):
             max_retries=max_retries,
             compat=True,
         )
-        if not (exclusive or auto_delete):
-            # An exclusive queue goes with its connection and an auto-delete queue with its consumer: theirs begin to
-            # collect in start_consuming.
+        if exclusive or auto_delete:
+            # An exclusive queue goes with its connection and an auto-delete queue with its consumer.
+            self._subscriber._fetch_early(name)
+        else:
             self._subscriber.declare(name)
 
     def start_consuming(self, timeout: float | None = None) -> None:
