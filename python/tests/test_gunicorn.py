@@ -43,7 +43,12 @@ def test_workers_publish_after_a_preload(url: str, name: str, tmp_path: Path) ->
 
     subscriber.declare()
     (tmp_path / "preloaded.py").write_text(APPLICATION)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "TIDINGS_BROKER_URL": url, "NAME": name}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "TIDINGS_BROKER_URL": url,
+        "NAME": name,
+    }
     with socket.create_server(("127.0.0.1", 0)) as listening:
         command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--log-level", "warning"]
         server = subprocess.Popen(

@@ -121,8 +121,8 @@ class Subscriptions:
             ordered: The events of a key are handled in order, one at a time.
             on_retry: What the others of a key do while one waits for its retry: "wait" (default) or "pass".
             on_dead: What they do when one became a dead letter: "park" (wait until it is replayed) or "skip".
-            hold_max: RabbitMQ, ordered: a key whose head is to be retried within this many seconds is held in memory, with
-                a later retry it is parked in a queue of its own (default 60, at most 300).
+            hold_max: RabbitMQ, ordered: a key whose head is to be retried within this many seconds is held in memory,
+                with a later retry it is parked in a queue of its own (default 60, at most 300).
             timeout: Seconds after which a run is a failure of type Timeout. A thread is not interrupted.
             model: A pydantic model, dataclass, TypedDict or callable that `event.data` is made with; data that do not
                 fit are dead-lettered with reason "invalid-data".

@@ -271,7 +271,9 @@ class _Pump:
             if self._settling is None:
                 # With all others that end in this turn of the loop, or that are fetched already.
                 later = self._loop.call_later
-                self._settling = later(LONGEST_WAIT, self._settle) if self._ready else self._loop.call_soon(self._settle)
+                self._settling = (
+                    later(LONGEST_WAIT, self._settle) if self._ready else self._loop.call_soon(self._settle)
+                )
             if self._room is not None and not self._room.done():
                 self._room.set_result(None)
 
@@ -314,7 +316,7 @@ class _Pump:
                 self._fetching.cancel()
             await asyncio.wait([self._pump])
         self.give_back()
-        unfinished = 0
+        unfinished, until = 0, self._loop.time() + patience
         if self._tasks and patience > 0:
             await asyncio.wait(set(self._tasks), timeout=patience)
         if self._tasks:
@@ -323,7 +325,8 @@ class _Pump:
                 task.cancel()
             await asyncio.wait(set(self._tasks), timeout=1.0)
         self._settle()
-        released: int = await run(self.own.close_soon, 0)
+        # What is settled gets the rest of the time to be durable.
+        released: int = await run(self.own.close_soon, max(0.0, until - self._loop.time()))
         unfinished += released
         if unfinished:
             log.warning("%s: %d events were released unfinished: others get them", self.registration.name, unfinished)
