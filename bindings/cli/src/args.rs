@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use tracing::Level;
 
-use crate::commands::{bench, completions, dead_letters, doctor, publish, run, subscribe, subscriptions};
+use crate::commands::{bench, completions, dead_letters, doctor, outbox, publish, run, subscribe, subscriptions};
 
 /// Domain events that arrive: publish, subscribe, retry, dead letter and replay, over SQLite or RabbitMQ.
 #[derive(Debug, Parser)]
@@ -73,6 +73,9 @@ pub(crate) enum Command {
     DeadLetters(dead_letters::Command),
     /// List subscriptions: what waits, who consumes, how old
     Subscriptions(subscriptions::Options),
+    /// Look after the events that transactions have written, and relay them
+    #[command(subcommand)]
+    Outbox(outbox::Command),
     /// Look for what could lose, stop or delay events, and say what to do about it
     Doctor(doctor::Options),
     /// Measure how fast this broker takes and gives events

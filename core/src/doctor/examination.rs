@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::policies::judge;
 use super::{Check, Finding, Inventory, Level};
 use crate::Broker;
+use crate::outbox::Tables;
 use crate::transport::SubscriptionInfo;
 use crate::transport::registry::redact;
 
@@ -27,6 +28,7 @@ pub struct Examination {
     url: String,
     subscriptions: Vec<String>,
     inventory: Option<Inventory>,
+    store: Option<(String, Tables)>,
 }
 
 /// What was found, in the order of looking.
@@ -47,7 +49,7 @@ impl Report {
 impl Examination {
     /// Of the broker that `url` names. A store that does not exist is not made.
     pub fn of(url: impl Into<String>) -> Self {
-        Self { url: url.into(), subscriptions: Vec::new(), inventory: None }
+        Self { url: url.into(), subscriptions: Vec::new(), inventory: None, store: None }
     }
 
     /// This subscription too, on brokers that do not list theirs (RabbitMQ). May be called several times.
@@ -59,6 +61,12 @@ impl Examination {
     /// With what only operators see: queues, policies, the server's clock.
     pub fn inventory(mut self, inventory: Inventory) -> Self {
         self.inventory = Some(inventory);
+        self
+    }
+
+    /// The outbox in this database too.
+    pub fn store(mut self, url: impl Into<String>, tables: Tables) -> Self {
+        self.store = Some((url.into(), tables));
         self
     }
 
@@ -78,6 +86,14 @@ impl Examination {
 
     /// Reaches the broker and looks.
     pub async fn run(&self) -> Report {
+        let mut report = self.of_broker().await;
+        if let Some((url, tables)) = &self.store {
+            report.findings.extend(super::store::examine(url, tables.clone()).await);
+        }
+        report
+    }
+
+    async fn of_broker(&self) -> Report {
         let subject = redact(&self.url);
         let started = Instant::now();
         let broker = match Broker::connect_existing(&self.url).await {

@@ -73,6 +73,8 @@ checks! {
     Clock = "clock";
     /// The tables have a version that this build knows.
     Schema = "schema";
+    /// A relay publishes what transactions have written.
+    Outbox = "outbox";
 }
 
 /// One thing that was looked at.

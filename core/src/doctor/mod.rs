@@ -8,6 +8,7 @@ mod finding;
 mod inventory;
 mod policies;
 mod rabbitmqctl;
+mod store;
 
 pub use examination::{Examination, Report};
 pub use finding::{Check, Finding, Level};

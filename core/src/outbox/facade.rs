@@ -48,6 +48,15 @@ impl Outbox {
         Ok(Self { store: crate::store::connect::connect(url, tables).await? })
     }
 
+    /// As [`connect_to`](Self::connect_to), for whoever only looks: a SQLite file that is not there is not made.
+    pub async fn connect_existing(url: &str, tables: Tables) -> Result<Self> {
+        if !url.starts_with("sqlite:") || url.contains("mode=") {
+            return Self::connect_to(url, tables).await;
+        }
+        let separator = if url.contains('?') { '&' } else { '?' };
+        Self::connect_to(&format!("{url}{separator}mode=rw"), tables).await
+    }
+
     /// Uses a store of your own.
     pub fn with_store(store: Arc<dyn OutboxStore>) -> Self {
         Self { store }
@@ -58,6 +67,11 @@ impl Outbox {
     /// `SCHEMA_TOO_NEW` if a newer version of Tidings has written them.
     pub async fn install(&self) -> Result<()> {
         self.store.install().await
+    }
+
+    /// Refuses tables that are not there, or are of another version.
+    pub async fn check(&self) -> Result<()> {
+        self.store.check().await
     }
 
     /// Writes events in a transaction of its own: for programs that have none at hand.

@@ -3,7 +3,9 @@
 use clap::Args;
 use serde_json::json;
 use tidings::doctor::{Examination, Finding, Inventory, Level, Report};
+use tidings::outbox::Tables;
 
+use super::outbox::Place;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -18,6 +20,8 @@ pub(crate) struct Options {
     subscriptions: Vec<String>,
     #[command(flatten)]
     operator: Operator,
+    #[command(flatten)]
+    place: Place,
     /// Warnings are problems
     #[arg(long)]
     strict: bool,
@@ -52,6 +56,9 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<Exit, Fai
     }
     if let Some(inventory) = options.operator.inventory(&url).await? {
         examination = examination.inventory(inventory);
+    }
+    if let Some(store) = options.place.url() {
+        examination = examination.store(store, Tables::new(&options.place.table)?);
     }
     context.out.progress("Looking …");
     let report = examination.run().await;

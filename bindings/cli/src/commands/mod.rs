@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod filter;
 pub(crate) mod handler;
 pub(crate) mod interactive;
+pub(crate) mod outbox;
 pub(crate) mod pipe;
 pub(crate) mod publish;
 pub(crate) mod run;
@@ -41,6 +42,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
         Command::Subscribe(options) => subscribe::run(context, options).await,
         Command::DeadLetters(command) => dead_letters::run(context, command).await,
         Command::Subscriptions(options) => subscriptions::run(context, options).await,
+        Command::Outbox(command) => outbox::run(context, command).await,
         Command::Doctor(options) => doctor::run(context, options).await,
         Command::Bench(options) => bench::run(context, options).await,
         Command::Completions(options) => completions::run(context, &options),

@@ -1,0 +1,53 @@
+//! What a relay would need of an outbox's database.
+
+use std::time::Duration;
+
+use super::{Check, Finding, Level};
+use crate::outbox::{Outbox, Tables};
+use crate::transport::registry::redact;
+
+/// Older than this, no relay keeps up.
+const LATE: Duration = Duration::from_secs(60);
+
+/// Reaches the store and looks at its tables.
+pub(super) async fn examine(url: &str, tables: Tables) -> Vec<Finding> {
+    let subject = redact(url);
+    let outbox = match Outbox::connect_existing(url, tables).await {
+        Ok(outbox) => outbox,
+        Err(error) => return vec![Finding::error(Check::Outbox, subject, &error)],
+    };
+    let mut findings = Vec::new();
+    match outbox.check().await {
+        Ok(()) => {
+            findings.push(Finding::ok(Check::Schema, subject.as_str(), "the outbox's tables are of this version"));
+            findings.extend(rows(&outbox, &subject).await);
+        }
+        Err(error) => findings.push(Finding::error(Check::Schema, subject.as_str(), &error)),
+    }
+    if let Err(error) = outbox.close().await {
+        findings.push(Finding::error(Check::Outbox, subject, &error));
+    }
+    findings
+}
+
+async fn rows(outbox: &Outbox, subject: &str) -> Vec<Finding> {
+    let status = match outbox.status().await {
+        Ok(status) => status,
+        Err(error) => return vec![Finding::error(Check::Outbox, subject, &error)],
+    };
+    let mut findings = Vec::new();
+    if status.failed > 0 {
+        let message = format!("{} events were given up on", status.failed);
+        let failed = Finding::new(Check::Outbox, Level::Warning, subject, message);
+        findings.push(failed.remedy("tidings outbox failed lists them; then retry or discard"));
+    }
+    match status.oldest {
+        Some(age) if age > LATE => {
+            let message = format!("the oldest of {} events has waited for {} s", status.pending, age.as_secs());
+            let late = Finding::new(Check::Outbox, Level::Problem, subject, message);
+            findings.push(late.remedy("see whether a relay runs, and whether it reaches the broker"));
+        }
+        _ => findings.push(Finding::ok(Check::Outbox, subject, format!("{} events wait", status.pending))),
+    }
+    findings
+}
