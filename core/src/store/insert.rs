@@ -17,8 +17,10 @@ const MAX_COLUMN: usize = 255;
 /// Parameters of one row, and most of them in one statement: SQLite takes 32,766, PostgreSQL 65,535.
 const ROW: usize = 10;
 const MAX_ROWS: usize = 3000;
-/// Bytes of bodies and headers in one statement: below the packet that a MySQL server takes by default.
+/// Bytes of bodies and headers in one statement.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// As hexadecimal digits, which drivers make of them, still below the packet that a MariaDB server takes by default.
+const MAX_BYTES_MYSQL: usize = 6 * 1024 * 1024;
 
 /// Adds headers to an event that is being written: the trace that the writer is in.
 type Context = Arc<dyn Fn(&mut Headers) + Send + Sync>;
@@ -103,7 +105,7 @@ impl OutboxWriter {
 
     /// The statements that write `events`, to be run in this order in one transaction of the caller's.
     ///
-    /// One statement for up to 3,000 events and 8 MiB, in front of it one that locks where `serialize` asks for it. No
+    /// One statement for up to 3,000 events and 8 MiB (MySQL: 6), in front of it one that locks where `serialize` asks for it. No
     /// events, no statements. An event is checked as it would be before it is published.
     ///
     /// Errors: `INVALID_HEADER`, `HEADERS_TOO_LARGE`, `PAYLOAD_TOO_LARGE`, `INVALID_NAME` (exchange).
@@ -201,8 +203,9 @@ impl OutboxWriter {
             "INSERT INTO {} (state, part, event_id, routing_key, exchange, ordering_key, tenant, available_at, headers, body, created_at) VALUES ",
             self.tables.outbox(self.dialect)
         ));
+        let most = if self.dialect == Dialect::MySql { MAX_BYTES_MYSQL } else { MAX_BYTES };
         let (mut count, mut bytes) = (0, 0);
-        while let Some(row) = rows.next_if(|row| count == 0 || count < MAX_ROWS && bytes + row.bytes() <= MAX_BYTES) {
+        while let Some(row) = rows.next_if(|row| count == 0 || count < MAX_ROWS && bytes + row.bytes() <= most) {
             bytes += row.bytes();
             sql.push(if count == 0 { "(" } else { ", (" });
             for (at, value) in row.values(self.dialect).into_iter().enumerate() {

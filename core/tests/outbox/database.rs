@@ -46,13 +46,13 @@ impl Database {
         Self::open(&postgres_url(), Dialect::Postgres).await
     }
 
-    /// The outbox that another process has made, on PostgreSQL.
+    /// The outbox that another process has made.
     pub(crate) async fn attach(url: &str, tables: Tables) -> Self {
         let outbox = Outbox::connect_to(url, tables.clone()).await.unwrap();
         Self {
             url: url.to_owned(),
             tables,
-            dialect: Dialect::Postgres,
+            dialect: Dialect::of_name(url.split(':').next().unwrap()).unwrap(),
             outbox,
             connections: HashMap::new(),
             folder: None,
