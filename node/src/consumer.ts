@@ -14,6 +14,13 @@ import { isTracing, traced } from "./telemetry";
 /** Handles events: what it returns is passed over, what it throws decides what happens to the event. */
 export type Handler<T = unknown> = (event: DomainEvent<T>, context: HandlerContext) => unknown;
 
+/** Handles events inside a transaction of an `Inbox`, which commits when it resolves. */
+export type InboxHandler<T = unknown, Tx = unknown> = (
+  event: DomainEvent<T>,
+  tx: Tx,
+  context: HandlerContext,
+) => unknown;
+
 /** What a consumer needs to know of its subscription. */
 export interface Registration {
   options: NativeOptions;

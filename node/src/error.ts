@@ -21,6 +21,15 @@ export function fromNative(error: unknown): unknown {
   return new (classOf(details.code))(details);
 }
 
+/** Runs what calls the engine at once, and throws what it says as the class of its code. */
+export function typed<R>(run: () => R): R {
+  try {
+    return run();
+  } catch (error) {
+    throw fromNative(error);
+  }
+}
+
 /** An error of the table that the TypeScript side raises itself. */
 export function failure(
   code: string,

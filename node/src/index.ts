@@ -3,13 +3,14 @@
 export type { Abortable, AbortSignalLike } from "./abort";
 export { Broker, type BrokerOptions, type Capabilities, type Metric, type SubscriptionInfo } from "./broker";
 export { BrokersService, type BrokersServiceRequest } from "./brokers-service";
-export type { Handler } from "./consumer";
+export type { Handler, InboxHandler } from "./consumer";
 export { currentEvent, type HandlerContext, type PlatformAbortSignal } from "./context";
 export type { Delay } from "./delay";
 export { Delivery } from "./delivery";
 export * from "./error-classes";
 export { DomainEvent, type EventOptions, type WireEvent } from "./event";
 export type { DeliveryStream } from "./events";
+export { Inbox, type OpenTransaction } from "./inbox";
 export { Life, type LifeEvents } from "./life";
 export type { Logger } from "./logger";
 export {
@@ -26,6 +27,17 @@ export {
 } from "./message-broker";
 export type { Middleware } from "./middleware";
 export type { HeaderValue } from "./native";
+export {
+  type AddOptions,
+  type FailedRow,
+  Outbox,
+  type OutboxEvent,
+  type OutboxOptions,
+  OutboxRelay,
+  type OutboxStatus,
+  type RelayHealth,
+  type RelayOptions,
+} from "./outbox";
 export { DeadLetter, Discard, type Redact, Retry } from "./outcome";
 export { type ErrorType, RetryPolicy, type RetryPolicyOptions } from "./policy";
 export { Publisher, type PublisherOptions, type PublishOptions, type Receipt } from "./publisher";

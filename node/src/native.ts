@@ -164,7 +164,51 @@ export interface NativeCatalogSettings {
   env?: string | undefined;
 }
 
+export interface NativeOutboxRow {
+  routingKey: string;
+  data: string;
+  id: string;
+  timestamp: number;
+  domainObjectId?: string | undefined;
+  headers?: string | undefined;
+  availableAt?: number | undefined;
+  exchange?: string | undefined;
+}
+
+export interface NativeRendering {
+  dialect: string;
+  style: string;
+  table: string;
+  notify: boolean;
+  serialize: boolean;
+  maxPayload: number;
+}
+
+export interface NativeStatement {
+  sql: string;
+  params: (null | number | string | Uint8Array)[];
+}
+
+export interface NativeOutboxStore {
+  connect(op: number, url: string, table: string): void;
+  call(op: number, operation: string, request: string): void;
+  close(op: number): void;
+}
+
+export interface NativeOutboxRelay {
+  start(op: number, url: string | undefined, settings: string): void;
+  stop(op: number): void;
+  health(): string;
+  metrics(): string;
+}
+
 export interface Native {
+  OutboxStore: new (bridge: NativeBridge) => NativeOutboxStore;
+  OutboxRelay: new (store: NativeOutboxStore) => NativeOutboxRelay;
+  outboxInsert(how: NativeRendering, rows: NativeOutboxRow[]): NativeStatement[];
+  inboxClaim(how: NativeRendering, subscription: string, row: NativeOutboxRow): NativeStatement;
+  inboxForget(how: NativeRendering, ageMs: number, limit: number): NativeStatement;
+  outboxSql(dialect: string, table: string, inbox: boolean): string;
   Bridge: new (wake: () => void) => NativeBridge;
   Broker: new (bridge: NativeBridge, virtualTime: boolean) => NativeBroker;
   Catalog: new (bridge: NativeBridge, settings: NativeCatalogSettings) => NativeCatalog;

@@ -47,6 +47,9 @@ export class Discard extends Error {
 /** Rewrites error texts before they are kept or logged. */
 export type Redact = (text: string) => string;
 
+/** The inbox's database failed: no attempt is spent. */
+export class StoreFailed extends Error {}
+
 /** What an error of a handler means. {@link Retry} and the like say so themselves, also as the `cause` of another one. */
 export function outcomeOf(error: unknown, redact: Redact | undefined): NativeOutcome {
   for (let one: unknown = error, depth = 0; one instanceof Error && depth < 16; one = one.cause, depth += 1) {
@@ -58,6 +61,7 @@ export function outcomeOf(error: unknown, redact: Redact | undefined): NativeOut
       return { kind: "dead-letter", reason: one.reason, message: one.details && clean(one.details, redact) };
     }
     if (one instanceof Discard) return { kind: "discard" };
+    if (one instanceof StoreFailed) return { kind: "release" };
   }
   return {
     kind: "fail",

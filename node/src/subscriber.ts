@@ -1,10 +1,12 @@
 import { type Abortable, abortable, throwIfAborted } from "./abort";
 import { bridge } from "./bridge";
 import { type Broker, type BrokerOptions, brokerOf, type Metric } from "./broker";
-import { Consumer, type Handler, type Registration } from "./consumer";
+import { Consumer, type Handler, type InboxHandler, type Registration } from "./consumer";
 import { type Delay, toMs } from "./delay";
 import { failure } from "./error";
+import type { DomainEvent } from "./event";
 import { type DeliveryStream, iterate } from "./events";
+import type { Inbox } from "./inbox";
 import { Life, type LifeEvents } from "./life";
 import type { Middleware } from "./middleware";
 import { Running, type SubscriptionHealth } from "./running";
@@ -69,12 +71,24 @@ export class Subscriber extends Life {
   }
 
   /** Handles the events that match `bindingKeys`, once the subscriber is started. Throws what an option got wrong. */
-  handle<T = unknown>(bindingKeys: string | readonly string[], options: HandleOptions<T>, handler: Handler<T>): this {
+  handle<T = unknown, Tx = unknown>(
+    bindingKeys: string | readonly string[],
+    options: HandleOptions<T> & { inbox: Inbox<Tx> },
+    handler: InboxHandler<T, Tx>,
+  ): this;
+  handle<T = unknown>(bindingKeys: string | readonly string[], options: HandleOptions<T>, handler: Handler<T>): this;
+  handle(
+    bindingKeys: string | readonly string[],
+    // biome-ignore lint/suspicious/noExplicitAny: what the overloads say
+    options: HandleOptions<any>,
+    // biome-ignore lint/suspicious/noExplicitAny: what the overloads say
+    handler: (...values: any[]) => unknown,
+  ): this {
     if (typeof options !== "object" || options === null) {
       throw new TypeError('handle() needs the subscription\'s name: handle("order.*", { name: "billing" }, handler)');
     }
     const { name, ...rest } = options;
-    return this.register(handler, name, bindingKeys, rest);
+    return this.register(handler, name, bindingKeys, rest as SubscriptionOptions<never>);
   }
 
   /** The same with the handler first: `register(handler, "billing", ["order.*"], { maxRetries: 3 })`. */
@@ -97,7 +111,7 @@ export class Subscriber extends Life {
     }
     this.#registrations.push({
       options: native,
-      handler,
+      handler: options.inbox === undefined ? handler : inTransaction(options.inbox, name, handler),
       schema: options.schema as Registration["schema"],
       redact: options.redact,
     });
@@ -197,6 +211,12 @@ export class Subscriber extends Life {
     if (this.#running !== undefined) return this.#running;
     throw failure("CLOSED", "the subscriber does not run", { remedy: "start it first" });
   }
+}
+
+/** The handler of an inbox, as every other. */
+function inTransaction<T>(inbox: Inbox, name: string, handler: Handler<T>): Handler<T> {
+  const inside = handler as unknown as InboxHandler<T, unknown>;
+  return (event, context) => inbox.run(name, event as DomainEvent, (tx) => inside(event, tx, context));
 }
 
 export type { LifeEvents };

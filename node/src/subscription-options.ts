@@ -1,5 +1,6 @@
 import { type Delay, toMs } from "./delay";
 import { failure, fromNative } from "./error";
+import type { Inbox } from "./inbox";
 import { type NativeOptions, native } from "./native";
 import type { Redact } from "./outcome";
 import { RetryPolicy } from "./policy";
@@ -35,6 +36,9 @@ export interface SubscriptionOptions<T = unknown> {
   maxDeliveries?: number | undefined;
   /** SQL: how long a claim lasts when its process dies (default 30 s). */
   lease?: Delay | undefined;
+  /** The handler runs inside a transaction, `(event, tx, context)`, that also remembers the event: effects happen once. */
+  // biome-ignore lint/suspicious/noExplicitAny: whatever the program's transactions are
+  inbox?: Inbox<any> | undefined;
   /** RabbitMQ: kind of the queue (default `quorum`). */
   queueType?: "quorum" | "classic" | undefined;
   /** RabbitMQ: declares exactly what `domain-event-broker` 3.0.2 declares, so that both can use the queue. */
@@ -51,7 +55,7 @@ export interface SubscriptionOptions<T = unknown> {
 const KNOWN = new Set([
   ...["maxRetries", "retry", "concurrency", "prefetch", "ordered", "timeout", "schema", "deadLetter", "exchange"],
   ...["captureStack", "redact", "maxHold", "maxDeliveries", "lease", "queueType", "compat", "durable", "exclusive"],
-  ...["autoDelete", "name", "signal"],
+  ...["autoDelete", "name", "signal", "inbox"],
 ]);
 
 /** The options as the engine wants them; throws what is wrong with them. */

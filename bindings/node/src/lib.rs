@@ -15,6 +15,7 @@ mod convert;
 mod delivery;
 mod error;
 mod log;
+mod outbox;
 mod publisher;
 mod replay;
 mod runtime;

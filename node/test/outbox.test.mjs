@@ -1,0 +1,234 @@
+// The scenarios of tests/conformance/outbox with every driver, on the databases that are there.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { Broker, DomainEvent, Inbox, Outbox, Publisher, Subscriber } from "../dist/index.mjs";
+import { drivers } from "./outbox-drivers.mjs";
+import { after, folder, quiet, unique, until } from "./support.mjs";
+
+const scenarios = JSON.parse(
+  readFileSync(new URL("../../tests/conformance/outbox/scenarios.json", import.meta.url), "utf8"),
+);
+/** One driver of each database shows what only relays do. */
+const thorough = new Set(["pg", "mysql2", "better-sqlite3", "node:sqlite"]);
+
+function events(spec) {
+  const ids = spec.repeat === undefined ? [spec.id] : Array.from({ length: spec.repeat }, (_, n) => `${spec.id}.${n}`);
+  return ids.map((id) => {
+    const { key, tenant, headers } = spec;
+    const data = spec.bytes === undefined ? (spec.data ?? {}) : "x".repeat(spec.bytes);
+    const options = { id, key, tenant, headers, domainObjectId: spec.domain_object_id };
+    const event = new DomainEvent(spec.routing_key ?? "test.event", data, options);
+    const wait = spec.available_in_ms;
+    return {
+      event,
+      exchange: spec.exchange,
+      availableAt: wait === undefined ? undefined : new Date(Date.now() + wait),
+    };
+  });
+}
+
+class Stage {
+  #txs = new Map();
+  #seen = new Map();
+  #new = [];
+
+  async open(t, database) {
+    this.database = database;
+    // The relay of a SQLite file runs in another process, which reaches no broker in the memory of this one.
+    this.url = database.dialect === "sqlite" ? `sqlite:${join(database.folder, "broker.db")}` : `memory:${unique("o")}`;
+    this.outbox = new Outbox(database.url, { table: database.table, notify: true });
+    await this.outbox.install();
+    this.broker = new Broker(this.url, { logger: quiet });
+    const subscriber = new Subscriber(this.broker);
+    subscriber.handle("#", { name: "all", prefetch: 20_000 }, (event) => {
+      this.#seen.set(event.id, event);
+      this.#new.push(event.id);
+    });
+    await subscriber.start();
+    after(t, async () => {
+      await subscriber.stop();
+      await this.broker.close();
+      await this.outbox.close();
+      await database.finish();
+      await database.remove();
+    });
+  }
+
+  async carryOut(step) {
+    const { outbox, database } = this;
+    switch (step.step) {
+      case "begin":
+        this.#txs.set(step.tx, await database.begin());
+        break;
+      case "commit":
+      case "rollback":
+        await this.#txs.get(step.tx).end(step.step === "commit");
+        break;
+      case "add": {
+        const written = async () =>
+          outbox.add(this.#txs.get(step.tx).connection, step.events.flatMap(events), {
+            serialize: step.serialize ?? false,
+          });
+        if (step.error === undefined) await written();
+        else if (step.error === "the database's") await assert.rejects(written(), /duplicate|unique/i);
+        else await assert.rejects(written(), { code: step.error });
+        break;
+      }
+      case "break":
+        await database.setBody(step.id, "not an event");
+        break;
+      case "mend":
+        await database.setBody(step.id, JSON.stringify(new DomainEvent("test.event", {}, { id: step.id })));
+        break;
+      case "relay":
+        await this.#relay(step.options ?? {});
+        break;
+      case "retry":
+      case "discard": {
+        const rows = (await outbox.failed()).filter((row) => step.ids.includes(row.eventId)).map((row) => row.id);
+        assert.equal(await outbox[step.step](rows), step.ids.length);
+        break;
+      }
+      case "purge":
+        await outbox.purge({ ms: step.older_than_ms });
+        break;
+      case "published":
+        await this.#published(step);
+        break;
+      case "headers":
+        for (const [name, value] of Object.entries(step.headers)) {
+          assert.equal(this.#seen.get(step.id).headers[name], value, name);
+        }
+        break;
+      case "data":
+        assert.deepEqual(this.#seen.get(step.id).data, step.data);
+        break;
+      default: {
+        assert.equal(step.step, "status");
+        const { pending, processed, failed } = await outbox.status();
+        assert.deepEqual([pending, processed, failed], [step.pending, step.processed, step.failed]);
+      }
+    }
+  }
+
+  async #relay(options) {
+    const backoff = options.backoff_ms === undefined ? undefined : { ms: options.backoff_ms };
+    const relay = await this.outbox.relay(this.url, {
+      pollInterval: { ms: 50 },
+      onFailed: options.on_failed,
+      maxAttempts: options.max_attempts,
+      maxPayload: options.max_payload,
+      batch: options.batch,
+      initialBackoff: backoff,
+      maxBackoff: backoff,
+      keep: options.keep ? { seconds: 3600 } : undefined,
+    });
+    await this.outbox.drain({ seconds: 60 });
+    assert.equal((await relay.health()).lastError, null);
+    await relay.stop();
+  }
+
+  async #published({ ids, count = ids.length }) {
+    await until(() => this.#new.length >= count);
+    // What is not expected would be there already.
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const found = this.#new.splice(0);
+    if (ids !== undefined) assert.deepEqual(found, ids);
+    else
+      assert.deepEqual(
+        found.map((id) => Number(id.split(".").at(-1))),
+        [...Array(count).keys()],
+      );
+  }
+}
+
+for (const { make, skip } of drivers) {
+  test(`${make.driver}: the scenarios`, { skip }, async (t) => {
+    for (const scenario of scenarios) {
+      await t.test(scenario.name, async (t) => {
+        const database = new make(folder(t));
+        if (scenario.concurrent && database.dialect === "sqlite") return t.skip("SQLite has one writer at a time");
+        if (scenario.relay && !thorough.has(make.driver)) return t.skip("shown with another driver of this database");
+        const stage = new Stage();
+        await stage.open(t, database);
+        for (const step of scenario.steps) await stage.carryOut(step);
+      });
+    }
+  });
+
+  test(`${make.driver}: no open transaction is an error that explains itself`, { skip }, async (t) => {
+    const database = new make(folder(t));
+    const connection = await database.loose();
+    after(t, () => database.finish());
+    const add = async () => new Outbox().add(connection, new DomainEvent("a.b", {}));
+    await assert.rejects(add(), (error) => error.code === "NO_TRANSACTION" && error.remedy.length > 0);
+  });
+}
+
+test("an object of no driver is refused", () => {
+  assert.throws(() => new Outbox().add({}, new DomainEvent("a.b", {})), /no connection that the outbox knows/);
+});
+
+const pgDriver = drivers.find(({ make }) => make.driver === "pg");
+
+test("an inbox runs handlers in a transaction with the claim of their event", { skip: pgDriver.skip }, async (t) => {
+  const database = new pgDriver.make(folder(t));
+  await database.admin(`${Inbox.schema("postgres", database.table)}; CREATE TABLE ${database.table}_bill (id text)`);
+  after(t, async () => {
+    await database.finish();
+    await database.admin(`DROP TABLE ${database.table}, ${database.table}_bill`);
+    await database.admin(`DELETE FROM tidings_schema WHERE component = 'inbox:${database.table}'`);
+  });
+  let away = 2;
+  const open = async (body) => {
+    if (away-- > 0) throw new Error("the database is away");
+    const { connection, end } = await database.begin();
+    try {
+      await body(connection);
+    } catch (error) {
+      await end(false);
+      throw error;
+    }
+    await end(true);
+  };
+  const inbox = new Inbox(open, { table: database.table });
+  const broker = new Broker(`memory:${unique("i")}`, { logger: quiet });
+  const subscriber = new Subscriber(broker);
+  const tried = [];
+  subscriber.handle("#", { name: "billing", maxRetries: 1, inbox }, async (event, tx, context) => {
+    assert.equal(context.subscription ?? "billing", "billing");
+    tried.push([event.idempotencyKey, event.retries]);
+    await tx.query(`INSERT INTO ${database.table}_bill VALUES ($1)`, [event.idempotencyKey]);
+    if (tried.length === 1) {
+      const { Retry } = await import("../dist/index.mjs");
+      throw new Retry({ ms: 1 });
+    }
+  });
+  await subscriber.start();
+  const publisher = new Publisher(broker);
+  after(t, async () => {
+    await subscriber.stop();
+    await broker.close();
+  });
+  for (const key of ["a", "a", "end"]) await publisher.publish("order.placed", {}, { idempotencyKey: key });
+  await until(() => tried.some(([key]) => key === "end") && tried.filter(([key]) => key === "a").length >= 2);
+  await until(async () => (await broker.subscriptions())[0].ready === 0);
+  await subscriber.stop();
+  assert.deepEqual(
+    tried
+      .filter(([key]) => key === "a")
+      .map(([, retries]) => retries)
+      .toSorted(),
+    // The outage spent no attempt; the first run was rolled back, and one of the two events came through.
+    tried[1][0] === "a" && tried[1][1] === 0 ? [0, 0] : [0, 1],
+  );
+  const client = await database.client();
+  const { rows } = await client.query(`SELECT id FROM ${database.table}_bill ORDER BY id`);
+  assert.deepEqual(
+    rows.map(({ id }) => id),
+    ["a", "end"],
+  );
+});
