@@ -126,6 +126,8 @@ export class ChildStore implements Store {
 
   async close(): Promise<void> {
     this.#closed = true;
+    // Its end is waited for.
+    this.#keepAlive();
     this.#child.stdin?.end();
     await this.#ended;
   }
@@ -144,7 +146,7 @@ export class ChildStore implements Store {
 
   /** The process keeps ours alive only while somebody waits for its answer. */
   #keepAlive(): void {
-    const how = this.#waiting.size > 0 ? "ref" : "unref";
+    const how = this.#waiting.size > 0 || this.#closed ? "ref" : "unref";
     this.#child[how]();
     // Pipes to a process are sockets.
     for (const pipe of [this.#child.stdin, this.#child.stdout]) (pipe as Socket | null)?.[how]();

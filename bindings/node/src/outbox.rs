@@ -88,7 +88,12 @@ fn plain(row: OutboxRow) -> Result<DomainEvent> {
         event = event.with_domain_object_id(id);
     }
     if let Some(json) = row.headers {
-        for (name, value) in headers(&json)?.iter() {
+        let table = serde_json::from_str(&json).map_err(|error| {
+            Error::new(ErrorKind::InvalidHeader, format!("the headers are not an object: {error}"))
+                .field("headers", &json)
+                .remedy("use text, numbers, booleans, null, arrays and objects of these")
+        })?;
+        for (name, value) in headers(table).iter() {
             event = event.with_header(name, value.clone());
         }
     }
@@ -203,12 +208,15 @@ fn reached(core: &OnceLock<Outbox>) -> Result<&Outbox> {
         .ok_or_else(|| Error::new(ErrorKind::Closed, "the outbox is not connected").remedy("wait for connect() first"))
 }
 
+/// A relay and the broker that it publishes to.
+type Running = Arc<(Broker, RunningRelay)>;
+
 /// A relay; it runs on the engine's threads, also while the event loop is busy.
 #[napi]
 pub struct OutboxRelay {
     bridge: Arc<Shared>,
     store: Arc<OnceLock<Outbox>>,
-    running: Arc<Mutex<Option<Arc<(Broker, RunningRelay)>>>>,
+    running: Arc<Mutex<Option<Running>>>,
 }
 
 #[napi]

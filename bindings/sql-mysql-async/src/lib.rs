@@ -3,7 +3,7 @@
 //! The statement is rendered by [`tidings::outbox::OutboxWriter`]; this crate runs it.
 //!
 //! ```no_run
-//! # async fn run(connection: &mut mysql_async::Conn) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn run(connection: &mut mysql_async::Conn) -> Result<(), tidings::BoxError> {
 //! use mysql_async::TxOpts;
 //! use tidings::DomainEvent;
 //! use tidings::outbox::{Dialect, OutboxWriter};

@@ -13,7 +13,7 @@
 //! let tx = connection.transaction()?;
 //! tidings_rusqlite::add(&outbox, &tx, &[DomainEvent::new("order.placed", &7)?.into()])?;
 //! tx.commit()?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), tidings::BoxError>(())
 //! ```
 //!
 //! A relay in the same process needs `shared=true` in its URL: both are one copy of SQLite.

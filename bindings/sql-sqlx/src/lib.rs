@@ -3,7 +3,7 @@
 //! The statement is rendered by [`tidings::outbox::OutboxWriter`]; this crate runs it.
 //!
 //! ```no_run
-//! # async fn run(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn run(pool: sqlx::PgPool) -> Result<(), tidings::BoxError> {
 //! use tidings::DomainEvent;
 //! use tidings::outbox::{Dialect, OutboxWriter};
 //!

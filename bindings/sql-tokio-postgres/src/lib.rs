@@ -3,7 +3,7 @@
 //! The statement is rendered by [`tidings::outbox::OutboxWriter`]; this crate runs it.
 //!
 //! ```no_run
-//! # async fn run(client: &mut tokio_postgres::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn run(client: &mut tokio_postgres::Client) -> Result<(), tidings::BoxError> {
 //! use tidings::DomainEvent;
 //! use tidings::outbox::{Dialect, OutboxWriter};
 //!
