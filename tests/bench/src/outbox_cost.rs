@@ -138,7 +138,7 @@ pub(crate) async fn idle(options: &Options, results: &mut Results, server: &Serv
     let per_minute = (statements(&setting).await? - before) * 60.0 / time.as_secs_f64();
     if let (Some(before), Some(after)) = (cpu, usage::cpu_seconds("self")) {
         let busy = Spread::of([(after - before) * 60e3 / time.as_secs_f64()].into_iter());
-        results.less("outbox, CPU of an idle relay", "ms/min", busy, None);
+        results.less("outbox, CPU of an idle relay", "ms/min", busy, None, None);
     }
     results.less(
         "outbox, scans of the table per minute by an idle relay",
