@@ -15,7 +15,17 @@ from typing import Any
 import tidings
 
 SNAPSHOT = Path(__file__).parent / "surface.txt"
-MODULES = ["tidings", "tidings.aio", "tidings.errors", "tidings.inbox", "tidings.metrics", "tidings.outbox", "tidings.run", "tidings.testing"]
+MODULES = [
+    "tidings",
+    "tidings.aio",
+    "tidings.catalog",
+    "tidings.errors",
+    "tidings.inbox",
+    "tidings.metrics",
+    "tidings.outbox",
+    "tidings.run",
+    "tidings.testing",
+]
 
 
 def describe(name: str, value: Any) -> list[str]:
