@@ -68,12 +68,15 @@ pub(super) async fn suspects(w: Arc<World>) -> Done {
     same!(dead.event().map_err(ToString::to_string)?.data::<u64>()?, POISON, "the dead letter");
     same!(handled.into_iter().collect::<Vec<_>>(), [0, 1, 2, 4, 5, 6, 7, 8, 9], "the others");
     w.broker.replay(&name).run().await?;
-    // A crash between writing an event anew and removing the old one leaves two: at least once.
-    let mut again = victim.next(&w, 1).await?[0];
-    while again.number != POISON {
+    // What was handled may come again after a crash, and so may the old one of two that a crash between writing an event
+    // anew and removing it has left. Beside suspects everything else goes back, which a broker may count as deliveries.
+    let mut beside_suspects = false;
+    loop {
+        let one = victim.next(&w, 1).await?[0];
         victim.ack().await?;
-        again = victim.next(&w, 1).await?[0];
+        if one.number == POISON && (beside_suspects || !one.suspect) {
+            return Ok(());
+        }
+        beside_suspects |= one.suspect;
     }
-    ensure!(!again.suspect, "the replayed event is still a suspect");
-    victim.ack().await
 }

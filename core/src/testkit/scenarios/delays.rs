@@ -57,7 +57,7 @@ pub(super) async fn past(w: Arc<World>) -> Done {
 /// Who gets a scheduled event is decided when it is due: a subscription made meanwhile gets it too.
 pub(super) async fn not_before_due(w: Arc<World>) -> Done {
     let early = w.open(&w.name("early"), "a").await?;
-    w.publish_after("a", 1, w.units(15)).await?;
+    w.publish_after("a", 1, w.units(30)).await?;
     let late = w.open(&w.name("late"), "a").await?;
     same!(w.handle(&late, 1).await?, [1], "the event of the later subscription");
     same!(w.handle(&early, 1).await?, [1], "the event of the earlier subscription");
