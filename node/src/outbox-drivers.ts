@@ -3,12 +3,14 @@
 
 import { failure } from "./error";
 
-/** @internal A parameter. */
+/** A parameter of a statement, as drivers take it. */
 export type Param = null | number | string | Uint8Array;
 
-/** @internal */
+/** A statement for a program that runs it by itself, in its own transaction. */
 export interface Statement {
+  /** SQL with the placeholders of the style that was asked for. */
   sql: string;
+  /** The parameters, in order. */
   params: Param[];
 }
 
