@@ -160,7 +160,10 @@ def test_the_primitive_claims_in_a_transaction_of_ones_own(file: str) -> None:
     assert inbox.claim(connection, event, "s") is True
     connection.commit()
     assert inbox.forget(connection, 3600) == 0
-    assert inbox.forget(connection, 0) == 1
+    # Older than now: not yet within the same tick of the clock.
+    while not (forgotten := inbox.forget(connection, 0)):
+        continue
+    assert forgotten == 1
     connection.close()
     loose = sqlite3.connect(file, isolation_level=None)
     with pytest.raises(NoTransactionError):
