@@ -4,7 +4,7 @@
 //! cargo test --features testkit --test suite -- sqlite retry     only what has both words in its name
 //! ```
 //!
-//! RabbitMQ is looked for at `AMQP_URL` and `AMQP4_URL`. A broker that does not answer is skipped, and said to be. The
+//! What failed is said again at the end. RabbitMQ is looked for at `AMQP_URL` and `AMQP4_URL`. A broker that does not answer is skipped, and said to be. The
 //! last line is `N passed, N failed, N skipped`. Called as `suite child <url>`, the program is the second process of a
 //! scenario.
 #![allow(clippy::expect_used, reason = "a test program")]
@@ -17,20 +17,22 @@ mod subjects;
 use std::process::ExitCode;
 
 use arguments::Arguments;
-use tidings::testkit::{self, Report, Subject};
+use tidings::testkit::{self, Report, Subject, Verdict};
 
 #[derive(Default)]
 struct Total {
     passed: usize,
-    failed: usize,
+    /// What failed, to be said once more at the end.
+    failures: Vec<String>,
     skipped: usize,
 }
 
 impl Total {
-    fn add(&mut self, report: &Report) {
+    fn add(&mut self, subject: &str, report: &Report) {
         self.passed += report.passed();
-        self.failed += report.failed();
         self.skipped += report.refused();
+        let failed = report.verdicts.iter().filter(|(_, verdict, _)| matches!(verdict, Verdict::Failed(_)));
+        self.failures.extend(failed.map(|(scenario, verdict, _)| format!("{subject}: {scenario} … {verdict}")));
     }
 }
 
@@ -49,8 +51,11 @@ fn main() -> ExitCode {
     for subject in subjects::Amqp::all() {
         play(&mut total, &arguments, subject);
     }
-    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
-    if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    for failure in &total.failures {
+        println!("{failure}");
+    }
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failures.len(), total.skipped);
+    if total.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Plays the suite on one subject, in a runtime of its own.
@@ -85,7 +90,7 @@ fn play(total: &mut Total, arguments: &Arguments, subject: impl Subject) {
             report.refused(),
             started.elapsed().as_secs_f64()
         );
-        total.add(&report);
+        total.add(&name, &report);
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
 }

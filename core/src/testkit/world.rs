@@ -134,7 +134,12 @@ impl World {
                 Ok(Ok(some)) if some.is_empty() => return Err("the subscription has ended".into()),
                 Ok(Ok(some)) => taken.extend(some),
                 Ok(Err(error)) => return Err(error.into()),
-                Err(_) => return Err(format!("{} of {count} events came: {:?}", taken.len(), numbers(&taken)).into()),
+                Err(_) => {
+                    let (health, numbers) = (deliveries.health(), numbers(&taken));
+                    let known = self.info(&health.subscription).await;
+                    let came = taken.len();
+                    return Err(format!("{came} of {count} events came: {numbers:?}; {health:?}; {known:?}").into());
+                }
             }
         }
         Ok(taken)

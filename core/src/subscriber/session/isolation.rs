@@ -37,6 +37,10 @@ impl Session {
             state.alone = Alone::Closing;
             tokio::spawn(self.clone().run_alone());
         }
+        if state.alone == Alone::Closing {
+            // What goes back now would meet a consumer that is just being cancelled: a lost delivery for some brokers.
+            return Vec::new();
+        }
         let one = match state.alone {
             Alone::Running | Alone::Over => None,
             _ => state.suspects.pop_front(),

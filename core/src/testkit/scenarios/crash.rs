@@ -27,7 +27,7 @@ pub(super) async fn redelivery(w: Arc<World>) -> Done {
     let deliveries = w.subscribe(&subscriber, &name, "a").max_deliveries(1).deliveries().await?;
     let mut found = Vec::new();
     for _ in 0..5 {
-        let delivery = w.take(&deliveries, 1).await?;
+        let delivery = w.take(&deliveries, 1).await.map_err(|error| format!("after {found:?}: {error}"))?;
         ensure!(deliveries.try_next(10)?.unwrap_or_default().is_empty(), "something runs beside a suspect");
         ensure!(settlement::is_suspect(delivery[0].event().headers()), "the lost delivery was not counted");
         same!(delivery[0].retries(), 0, "attempts spent by a crash");

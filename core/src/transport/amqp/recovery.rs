@@ -29,6 +29,10 @@ impl AmqpSource {
             None => self.new_link().await?,
         };
         intake.consumers += 1;
+        intake.prefetch = if intake.singly > 0 { 1 } else { self.spec.prefetch };
+        // It holds for consumers that begin after it.
+        let prefetch = link.channel.basic_qos(intake.prefetch, BasicQosOptions::default());
+        answer_in_time(prefetch, "the prefetch").await?;
         let tag = name_of(format!("tidings-{}-{}", link.generation, intake.consumers));
         let options = BasicConsumeOptions::default();
         let asked = link.channel.basic_consume(name_of(&*self.name), tag, options, FieldTable::default());
@@ -40,7 +44,6 @@ impl AmqpSource {
 
     async fn new_link(&self) -> Result<Arc<Link>> {
         let (channel, live) = self.connector.channel().await?;
-        answer_in_time(channel.basic_qos(self.spec.prefetch, BasicQosOptions::default()), "the prefetch").await?;
         let generation = self.generations.fetch_add(1, Ordering::AcqRel) + 1;
         let link = Arc::new(Link { generation, channel, unsettled: Mutex::new(Unsettled::new()), live });
         *self.link.lock() = Some(link.clone());

@@ -47,6 +47,11 @@ pub(super) struct Intake {
     /// Consumers so far, for their tags.
     pub(super) consumers: u64,
     pub(super) control: watch::Receiver<Control>,
+    /// Of the consumer.
+    pub(super) prefetch: u16,
+    /// So many more events one at a time: a suspect was seen, and where there is one there are more. A quorum queue counts
+    /// what is on its way to a consumer that is cancelled as a lost delivery, so none should be beside a suspect.
+    pub(super) singly: u16,
     last_key: Arc<str>,
 }
 
@@ -87,7 +92,8 @@ impl AmqpSource {
         publisher: Arc<Publisher>,
     ) -> Result<Arc<Self>> {
         let (control, receiver) = watch::channel(Control { open: true, stopped: false });
-        let intake = Intake { consumer: None, consumers: 0, control: receiver, last_key: "".into() };
+        let intake =
+            Intake { consumer: None, consumers: 0, control: receiver, prefetch: 0, singly: 0, last_key: "".into() };
         let source = Arc::new(Self {
             exchange: spec.exchange.as_str().into(),
             name: spec.name.as_str().into(),
@@ -133,6 +139,7 @@ impl AmqpSource {
             let (kept, message, count) = self.read(&mut intake.last_key, delivery);
             link.unsettled.lock().push(tag, kept);
             if is_suspect(&message.headers) {
+                intake.singly = self.spec.prefetch;
                 let uncounted = u32::from(redelivered && self.queue_type == QueueType::Classic);
                 let lost = lost_deliveries(&message, count).saturating_add(uncounted);
                 // A return would count as a crash, and it has not run.
@@ -157,7 +164,9 @@ impl AmqpSource {
     async fn fetch(&self, intake: &mut Intake, max: usize) -> (Vec<Incoming>, Vec<Incoming>) {
         let (mut ready, mut returned) = (Vec::new(), Vec::new());
         let Some(link) = self.link() else { return (ready, returned) };
-        let Intake { consumer: Some(consumer), control, last_key, .. } = intake else { return (ready, returned) };
+        let Intake { consumer: Some(consumer), control, singly, last_key, .. } = intake else {
+            return (ready, returned);
+        };
         let mut item = consumer.next().now_or_never();
         if item.is_none() {
             item = tokio::select! {
@@ -172,6 +181,8 @@ impl AmqpSource {
                     let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
                     let (kept, message, count) = self.read(last_key, delivery);
                     link.unsettled.lock().push(tag, kept);
+                    let suspect = is_suspect(&message.headers);
+                    *singly = if suspect { self.spec.prefetch } else { singly.saturating_sub(1) };
                     let lost_deliveries = lost_deliveries(&message, count);
                     let event =
                         Incoming { token: Token { id: tag, generation: link.generation }, message, lost_deliveries };
@@ -277,6 +288,9 @@ impl Source for AmqpSource {
                     return Ok(Vec::new());
                 }
                 continue;
+            }
+            if intake.consumer.is_some() && intake.singly == 0 && intake.prefetch < self.spec.prefetch {
+                self.park(&mut intake).await;
             }
             if intake.consumer.is_none() && !self.recover(&mut intake).await? {
                 continue;
