@@ -1,34 +1,20 @@
 //! Commit, rollback and claims, on a real MariaDB.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../../../tests/conformance/outbox/place.rs"]
+mod place;
+
 use mysql_async::TxOpts;
 use mysql_async::prelude::Queryable as _;
-use tidings::DomainEvent;
-use tidings::inbox::InboxWriter;
-use tidings::outbox::{Dialect, Outbox, OutboxEvent, OutboxWriter, Tables};
+use tidings::outbox::Dialect;
 
-fn events(first: usize) -> Vec<OutboxEvent> {
-    let plain = DomainEvent::new("a.b", &"Zoë\0").unwrap().with_id(&format!("{first}")).unwrap();
-    let full =
-        plain.clone().with_id(&format!("{first}b")).unwrap().with_key("k").with_tenant("t").with_header("h", "ü");
-    let later = tidings::Timestamp::from_micros(4_000_000_000_000_000);
-    // Nulls and values in one statement.
-    vec![plain.into(), OutboxEvent::new(full).exchange("elsewhere").available_at(later)]
-}
-
-async fn pending(outbox: &Outbox) -> u64 {
-    outbox.status().await.unwrap().pending
-}
+use crate::place::{Place, events};
 
 #[tokio::test]
 async fn events_are_there_if_and_only_if_the_transaction_commits() {
     let Ok(url) = std::env::var("MYSQL_URL") else { return println!("SKIPPED: MYSQL_URL is not set") };
-    let name = format!("rs_{}", &tidings::event::new_id()[24..]);
-    let tables = Tables::new(&name).unwrap();
-    let outbox = Outbox::connect_to(&url, tables.clone()).await.unwrap();
-    outbox.install().await.unwrap();
-    let writer = OutboxWriter::new(Dialect::MySql).tables(tables).serialize(true);
-    let inbox = InboxWriter::new(Dialect::MySql).table(&format!("{name}_in")).unwrap();
+    let place = Place::open(&url, Dialect::MySql).await;
+    let (name, inbox, writer) = (&place.name, &place.inbox, place.writer.clone().serialize(true));
     let mut connection = mysql_async::Conn::from_url(&url).await.unwrap();
     for statement in inbox.schema().split(";\n").filter(|sql| !sql.trim().is_empty()) {
         connection.query_drop(statement).await.unwrap();
@@ -36,16 +22,16 @@ async fn events_are_there_if_and_only_if_the_transaction_commits() {
     let mut tx = connection.start_transaction(TxOpts::default()).await.unwrap();
     tidings_mysql_async::add(&writer, &mut tx, &events(1)).await.unwrap();
     tx.rollback().await.unwrap();
-    assert_eq!(pending(&outbox).await, 0);
+    assert_eq!(place.pending().await, 0);
     let mut tx = connection.start_transaction(TxOpts::default()).await.unwrap();
     tidings_mysql_async::add(&writer, &mut tx, &events(1)).await.unwrap();
     tidings_mysql_async::add(&writer, &mut tx, &events(2)).await.unwrap();
     tidings_mysql_async::add(&writer, &mut tx, &[]).await.unwrap();
-    assert!(tidings_mysql_async::claim(&inbox, &mut tx, "s", events(1)[0].event()).await.unwrap());
-    assert!(!tidings_mysql_async::claim(&inbox, &mut tx, "s", events(1)[0].event()).await.unwrap());
+    assert!(tidings_mysql_async::claim(inbox, &mut tx, "s", events(1)[0].event()).await.unwrap());
+    assert!(!tidings_mysql_async::claim(inbox, &mut tx, "s", events(1)[0].event()).await.unwrap());
     tx.commit().await.unwrap();
-    assert_eq!(pending(&outbox).await, 4);
-    outbox.close().await.unwrap();
+    assert_eq!(place.pending().await, 4);
+    place.outbox.close().await.unwrap();
     for suffix in ["", "_part", "_relay", "_lock", "_in"] {
         connection.query_drop(format!("DROP TABLE {name}{suffix}")).await.unwrap();
     }

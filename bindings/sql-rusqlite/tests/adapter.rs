@@ -1,43 +1,33 @@
 //! Commit, rollback and claims, on a real file.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use tidings::DomainEvent;
-use tidings::inbox::InboxWriter;
-use tidings::outbox::{Dialect, Outbox, OutboxEvent, OutboxWriter, Tables};
+#[path = "../../../tests/conformance/outbox/place.rs"]
+mod place;
 
-fn events(first: usize) -> Vec<OutboxEvent> {
-    let plain = DomainEvent::new("a.b", &"Zoë\0").unwrap().with_id(&format!("{first}")).unwrap();
-    let full =
-        plain.clone().with_id(&format!("{first}b")).unwrap().with_key("k").with_tenant("t").with_header("h", "ü");
-    let later = tidings::Timestamp::from_micros(4_000_000_000_000_000);
-    // Nulls and values in one statement.
-    vec![plain.into(), OutboxEvent::new(full).exchange("elsewhere").available_at(later)]
-}
+use tidings::outbox::Dialect;
 
-async fn pending(outbox: &Outbox) -> u64 {
-    outbox.status().await.unwrap().pending
-}
+use crate::place::{Place, events};
 
 #[tokio::test]
 async fn events_are_there_if_and_only_if_the_transaction_commits() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("app.db");
-    let outbox =
-        Outbox::connect_to(&format!("sqlite:{}?shared=true", file.display()), Tables::default()).await.unwrap();
-    outbox.install().await.unwrap();
-    let (writer, inbox) = (OutboxWriter::new(Dialect::Sqlite), InboxWriter::new(Dialect::Sqlite));
+    let place = Place::open(&format!("sqlite:{}?shared=true", file.display()), Dialect::Sqlite).await;
+    let (writer, inbox) = (&place.writer, &place.inbox);
     let mut connection = rusqlite::Connection::open(&file).unwrap();
     connection.execute_batch(&inbox.schema()).unwrap();
     let tx = connection.transaction().unwrap();
-    tidings_rusqlite::add(&writer, &tx, &events(1)).unwrap();
+    tidings_rusqlite::add(writer, &tx, &events(1)).unwrap();
     tx.rollback().unwrap();
-    assert_eq!(pending(&outbox).await, 0);
+    assert_eq!(place.pending().await, 0);
     let tx = connection.transaction().unwrap();
-    tidings_rusqlite::add(&writer, &tx, &events(1)).unwrap();
-    tidings_rusqlite::add(&writer, &tx, &[]).unwrap();
-    assert!(tidings_rusqlite::claim(&inbox, &tx, "s", events(1)[0].event()).unwrap());
-    assert!(!tidings_rusqlite::claim(&inbox, &tx, "s", events(1)[0].event()).unwrap());
+    tidings_rusqlite::add(writer, &tx, &events(1)).unwrap();
+    tidings_rusqlite::add(writer, &tx, &[]).unwrap();
+    assert!(tidings_rusqlite::claim(inbox, &tx, "s", events(1)[0].event()).unwrap());
+    assert!(!tidings_rusqlite::claim(inbox, &tx, "s", events(1)[0].event()).unwrap());
     tx.commit().unwrap();
-    assert_eq!(pending(&outbox).await, 2);
-    outbox.close().await.unwrap();
+    assert_eq!(place.pending().await, 2);
+    let count = format!("SELECT count(*) FROM {}", place.name);
+    assert_eq!(connection.query_row(&count, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+    place.outbox.close().await.unwrap();
 }

@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidings::Broker;
-use tidings::transport::QueueType;
 
 use crate::amqp::{ByHand, EXCHANGE, Server, WINDOW};
 use crate::measure::{BoxError, Contender, Sample, Spread, Watch, alternate};
@@ -130,25 +129,21 @@ pub(crate) async fn publish(
     });
     let in_batches = merged(&settings, &json!({ "batch": BATCH }));
     let notes = Notes::default();
-    let run = |name: &'static str, program: &'static str, settings: &Value| {
+    let run = |name: &'static str, ours: bool, program: &'static str, settings: &Value| {
         let (settings, admin, queue, notes) = (settings.clone(), &admin, &queue, &notes);
-        move || {
+        Contender::new(name, ours, move || {
             let settings = settings.clone();
             async move {
                 admin.purge(queue).await?;
                 noted(node, notes, name, program, &settings, server)
             }
-        }
+        })
     };
     let mut contenders = vec![
-        Contender::new("tidings, publish", true, run("tidings, publish", "tidings", &settings)),
-        Contender::new("amqplib, confirm channel", false, run("amqplib, confirm channel", "amqplib", &settings)),
-        Contender::new("rabbitmq-client", false, run("rabbitmq-client", "rabbitmq-client", &settings)),
-        Contender::new(
-            "tidings, publishBatch of 100",
-            true,
-            run("tidings, publishBatch of 100", "tidings", &in_batches),
-        ),
+        run("tidings, publish", true, "tidings", &settings),
+        run("amqplib, confirm channel", false, "amqplib", &settings),
+        run("rabbitmq-client", false, "rabbitmq-client", &settings),
+        run("tidings, publishBatch of 100", true, "tidings", &in_batches),
     ];
     alternate(options, &mut contenders).await?;
     let batches = contenders.iter().position(|contender| contender.name.contains("publishBatch"));
@@ -176,10 +171,7 @@ pub(crate) async fn consume(
     let queue = format!("bench-node-consume-{}", std::process::id());
     // Tidings declares the queue, so that it has the arguments that its users' queues have.
     let broker = Broker::connect(&server.url).await?;
-    let subscriber = broker.subscriber();
-    let queue_type = if classic { QueueType::Classic } else { QueueType::Quorum };
-    let subscription = subscriber.subscription(&queue).exchange(EXCHANGE).bind("#").queue_type(queue_type);
-    subscription.deliveries().await?.close(std::time::Duration::ZERO).await?;
+    crate::amqp_consume::declare(&broker, &queue, classic).await?;
     let count = options.events(24_000.0);
     let settings = json!({
         "work": "consume", "url": server.url, "exchange": EXCHANGE, "queue": queue, "classic": classic, "count": count,
@@ -187,22 +179,22 @@ pub(crate) async fn consume(
     });
     let one = merged(&settings, &json!({ "concurrency": 1 }));
     let notes = Notes::default();
-    let run = |name: &'static str, program: &'static str, settings: &Value| {
+    let run = |name: &'static str, ours: bool, program: &'static str, settings: &Value| {
         let (settings, loader, queue, notes) = (settings.clone(), &loader, &queue, &notes);
-        move || {
+        Contender::new(name, ours, move || {
             let settings = settings.clone();
             async move {
                 loader.purge(queue).await?;
                 loader.publish(count).await?;
                 noted(node, notes, name, program, &settings, server)
             }
-        }
+        })
     };
     let mut contenders = vec![
-        Contender::new("tidings, 1000 handlers", true, run("tidings, 1000 handlers", "tidings", &settings)),
-        Contender::new("amqplib, ack each", false, run("amqplib, ack each", "amqplib", &settings)),
-        Contender::new("rabbitmq-client", false, run("rabbitmq-client", "rabbitmq-client", &settings)),
-        Contender::new("tidings, 1 handler", true, run("tidings, 1 handler", "tidings", &one)),
+        run("tidings, 1000 handlers", true, "tidings", &settings),
+        run("amqplib, ack each", false, "amqplib", &settings),
+        run("rabbitmq-client", false, "rabbitmq-client", &settings),
+        run("tidings, 1 handler", true, "tidings", &one),
     ];
     alternate(options, &mut contenders).await?;
     let lone = contenders.iter().position(|contender| contender.name.contains("1 handler"));
