@@ -148,3 +148,53 @@ async fn a_full_queue_rejects() {
     connection.close(200, "".into()).await.unwrap();
     bench.transport.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_nobody_polls_holds_up_no_other() {
+    let Some(bench) = Bench::new("unpolled").await else { return };
+    let source = bench.subscribe().await;
+    let sent: Vec<_> = ["left", "gone", "other"].map(|word| bench.message(word)).into();
+    let ids: HashSet<_> = sent.iter().map(|message| message.id.clone()).collect();
+    let [left, gone, other] = <[_; 3]>::try_from(sent).unwrap();
+
+    // Polled once, it has begun; then it is dropped.
+    let mut call = Box::pin(bench.publish(gone));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    drop(call);
+    // Polled once, and kept.
+    let mut left = Box::pin(bench.publish(left));
+    assert!(futures_util::poll!(&mut left).is_pending());
+    bench.publish(other).await.unwrap();
+    assert_eq!(drain(&source, ids).await, 0);
+    left.await.unwrap();
+
+    let last = bench.message("last");
+    let mut call = Box::pin(bench.publish(last.clone()));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    bench.transport.close().await.unwrap();
+    call.await.unwrap();
+    let Some(again) = Bench::at(&super::support::url(), "unpolled").await else { return };
+    let again = Bench { name: bench.name.clone(), spec: bench.spec.clone(), ..again };
+    assert_eq!(drain(&again.subscribe().await, HashSet::from([last.id])).await, 0);
+    again.done().await;
+}
+
+#[test]
+fn a_publisher_is_used_on_another_runtime_than_its_own() {
+    let own = tokio::runtime::Runtime::new().unwrap();
+    let Some(bench) = own.block_on(Bench::new("elsewhere")) else { return };
+    let source = own.block_on(bench.subscribe());
+    for word in ["first", "second"] {
+        // What the transport starts must not end with the runtime that it was called on.
+        let other = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        other.block_on(bench.publish(bench.message(word))).unwrap();
+    }
+    own.block_on(async {
+        for word in ["first", "second"] {
+            let event = next_one(&source).await;
+            assert!(event.message.routing_key.ends_with(word));
+            settle(&source, &event, Settlement::Ack).await;
+        }
+        bench.done().await;
+    });
+}

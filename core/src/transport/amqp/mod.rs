@@ -8,13 +8,14 @@
 //! ```
 //!
 //! Two connections, one to publish and one to consume: when the server blocks the one that publishes, acks still get
-//! through. `topology` declares, `lattice` delays, `dead_letters` browses and replays.
+//! through. `driver` says who polls the pipeline. `topology` declares, `lattice` delays, `dead_letters` browses and replays.
 
 mod barrier;
 mod broker;
 mod connection;
 mod dead_letters;
 mod doctor;
+mod driver;
 mod error;
 mod fence;
 mod headers;

@@ -1,7 +1,7 @@
 //! A message on its way out, and whoever waits for it.
 
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 use lapin::BasicProperties;
@@ -216,18 +216,26 @@ impl Batch {
 
     /// Waits for all of them.
     pub(super) async fn outcomes(&self) -> Vec<Outcome> {
-        std::future::poll_fn(|cx| {
-            self.waker.register(cx.waker());
-            let mut state = self.state.lock();
-            if state.open > 0 {
-                return Poll::Pending;
-            }
-            Poll::Ready(std::mem::take(&mut state.outcomes))
-        })
-        .await
-        .into_iter()
-        .map(|outcome| outcome.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "a publish has no outcome"))))
-        .collect()
+        std::future::poll_fn(|cx| self.poll_outcomes(Some(cx.waker()))).await
+    }
+
+    /// The outcomes once all of them are there; `waker` is told then.
+    pub(super) fn poll_outcomes(&self, waker: Option<&Waker>) -> Poll<Vec<Outcome>> {
+        if let Some(waker) = waker {
+            self.waker.register(waker);
+        }
+        let mut state = self.state.lock();
+        if state.open > 0 {
+            return Poll::Pending;
+        }
+        let outcomes = std::mem::take(&mut state.outcomes).into_iter();
+        Poll::Ready(
+            outcomes
+                .map(|outcome| {
+                    outcome.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "a publish has no outcome")))
+                })
+                .collect(),
+        )
     }
 }
 

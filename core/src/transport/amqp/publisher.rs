@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::connection::Connector;
+use super::driver::Driver;
 use super::error;
 use super::outbound::{Batch, Outbound, Outcome, Reply};
 use super::pipeline::Pipeline;
@@ -34,6 +35,7 @@ pub(super) enum Command {
 pub(super) struct Publisher {
     queue: mpsc::Sender<Command>,
     permits: Arc<Semaphore>,
+    driver: Arc<Driver>,
     /// Held while one call hands over its messages, so that another one cannot get in between.
     turn: tokio::sync::Mutex<()>,
     task: parking_lot::Mutex<Option<JoinHandle<()>>>,
@@ -53,8 +55,9 @@ impl Publisher {
         let (queue, inbox) = mpsc::channel(CAPACITY + 1);
         let permits = Arc::new(Semaphore::new(CAPACITY));
         let pipeline = Pipeline::new(connector, inbox, permits.clone(), infrastructure);
-        let task = parking_lot::Mutex::new(Some(tokio::spawn(pipeline.run())));
-        Self { queue, permits, turn: tokio::sync::Mutex::new(()), task, closed: AtomicBool::new(false) }
+        let (driver, task) = Driver::start(pipeline.run(), permits.clone());
+        let task = parking_lot::Mutex::new(Some(task));
+        Self { queue, permits, driver, turn: tokio::sync::Mutex::new(()), task, closed: AtomicBool::new(false) }
     }
 
     /// Publishes what `make` turns into messages; one outcome each, in order.
@@ -64,10 +67,16 @@ impl Publisher {
         make: impl Fn(T, Reply) -> Result<Outbound, (Reply, Error)>,
     ) -> Vec<Outcome> {
         let batch = Batch::new(items.len());
+        // With many at once, this thread makes the next ones while another one sends.
+        let call = self.driver.enter(items.len() == 1);
         if !items.is_empty() {
             self.hand_over(items, &batch, make).await;
         }
-        batch.outcomes().await
+        std::future::poll_fn(|cx| {
+            let driving = call.drive(cx);
+            batch.poll_outcomes((!driving).then_some(cx.waker()))
+        })
+        .await
     }
 
     async fn hand_over<T>(
@@ -133,6 +142,7 @@ impl Publisher {
     /// Lets what was handed over finish, for a bounded time.
     pub(super) async fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.driver.close();
         let task = self.task.lock().take();
         let Some(mut task) = task else { return };
         // It has ended already if nobody listens.
