@@ -104,6 +104,13 @@ export interface NativeOutcome {
   errorTypes?: string[] | undefined;
 }
 
+export interface NativeRaised {
+  kind: "retry" | "dead-letter" | "discard" | "store-failed" | "other";
+  afterMs?: number | undefined;
+  reason?: string | undefined;
+  message?: string | undefined;
+}
+
 export interface NativeSubscription {
   open(op: number, options: NativeOptions): void;
   next(op: number, max: number): void;
@@ -216,6 +223,7 @@ export interface Native {
   Subscription: new (broker: NativeBroker) => NativeSubscription;
   Replay: new (broker: NativeBroker) => NativeReplay;
   checkSubscription(options: NativeOptions): void;
+  asked(errors: NativeRaised[]): NativeOutcome | null;
   newId(): string;
   cli(args: string[]): number;
 }

@@ -1,7 +1,7 @@
 // What a handler may throw to say what happens to its event, and what any other error means.
 
 import { type Delay, toMs } from "./delay";
-import type { NativeOutcome } from "./native";
+import { type NativeOutcome, type NativeRaised, native } from "./native";
 
 /**
  * Throw it to handle the event again later; at most `maxRetries` times, then it is a dead letter.
@@ -52,7 +52,21 @@ export class StoreFailed extends Error {}
 
 /** What an error of a handler means. {@link Retry} and the like say so themselves, also as the `cause` of another one. */
 export function outcomeOf(error: unknown, redact: Redact | undefined): NativeOutcome {
-  for (let one: unknown = error, depth = 0; one instanceof Error && depth < 16; one = one.cause, depth += 1) {
+  return (
+    native().asked(raised(error, redact)) ?? {
+      kind: "fail",
+      errorTypes: errorTypes(error),
+      message: clean(messageOf(error), redact),
+      stack: error instanceof Error && error.stack !== undefined ? clean(error.stack, redact) : undefined,
+    }
+  );
+}
+
+/** The error and its causes, as the engine knows them. Causes that go in circles end. */
+function raised(error: unknown, redact: Redact | undefined): NativeRaised[] {
+  const seen = new Set<unknown>();
+  for (let one: unknown = error; one instanceof Error && !seen.has(one); one = one.cause) seen.add(one);
+  return Array.from(seen, (one): NativeRaised => {
     if (one instanceof Retry) {
       const message = one.message === "to be retried" ? undefined : clean(one.message, redact);
       return { kind: "retry", afterMs: one.afterMs, message };
@@ -61,14 +75,8 @@ export function outcomeOf(error: unknown, redact: Redact | undefined): NativeOut
       return { kind: "dead-letter", reason: one.reason, message: one.details && clean(one.details, redact) };
     }
     if (one instanceof Discard) return { kind: "discard" };
-    if (one instanceof StoreFailed) return { kind: "release" };
-  }
-  return {
-    kind: "fail",
-    errorTypes: errorTypes(error),
-    message: clean(messageOf(error), redact),
-    stack: error instanceof Error && error.stack !== undefined ? clean(error.stack, redact) : undefined,
-  };
+    return { kind: one instanceof StoreFailed ? "store-failed" : "other" };
+  });
 }
 
 /** A handler that ran longer than its time-out. */

@@ -66,6 +66,41 @@ def test_retries_then_dead_letters(url: str, broker: _native.Broker, name: str) 
     subscriber.close()
 
 
+def test_a_request_that_makes_no_sense_is_a_failure_of_the_handler(file_url: str) -> None:
+    subscriber = Subscriber(file_url)
+
+    @subscriber.handle("a.#", name="s", max_retries=5)
+    def handler(event: DomainEvent[Any]) -> None:
+        subscriber.stop_consuming()
+        raise Retry("soon")  # type: ignore[arg-type]
+
+    subscriber.declare()
+    publish(file_url, "a", {})
+    subscriber.start_consuming(timeout=20)
+    (entry,) = dead_letters("s", file_url)
+    assert (entry.error_type, entry.error) == (
+        "TypeError",
+        "delay must be a number of seconds or a timedelta, not str",
+    )
+
+
+def test_causes_that_go_in_circles_are_a_failure(file_url: str) -> None:
+    subscriber = Subscriber(file_url)
+
+    @subscriber.handle("a.#", name="s")
+    def handler(event: DomainEvent[Any]) -> None:
+        subscriber.stop_consuming()
+        first, second = ValueError("first"), ValueError("second")
+        first.__cause__, second.__cause__ = second, first
+        raise first
+
+    subscriber.declare()
+    publish(file_url, "a", {})
+    subscriber.start_consuming(timeout=20)
+    (entry,) = dead_letters("s", file_url)
+    assert (entry.error_type, entry.error) == ("ValueError", "first")
+
+
 class OuterError(Exception):
     pass
 

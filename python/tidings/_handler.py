@@ -5,8 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from . import _tracing, errors
-from ._native import INVALID_DATA, DomainEvent, check_subscription
-from .controls import DeadLetter, Discard, Retry
+from ._native import DomainEvent, asked, check_subscription
 
 # As `typing` has it, without importing that: it takes longer to load than all of this package.
 TYPE_CHECKING = False
@@ -15,16 +14,15 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
+    from ._native import Asked
     from .inbox import Inbox
 
-    Outcome = tuple[Any, ...] | None
-    """What the engine is told: None (handled), or a tuple (see `_native.Deliveries.settle_soon`)."""
+    Outcome = Asked | tuple[Any, ...] | None
+    """What the engine is told: None (handled), what an exception asks for, or a tuple (`Deliveries.settle_soon`)."""
     Handler = Callable[[DomainEvent[Any]], Any]
     Middleware = Callable[[DomainEvent[Any], Handler], Any]
 
 RELEASE: Outcome = ("release",)
-LEAST_PREFETCH = 16
-"""Events that are fetched ahead for a handler of concurrency 1, unless `prefetch` says otherwise."""
 MOST_AT_A_TIME = 128
 """Events that are taken at a time, as long as the handler is quick."""
 LONGEST_WAIT = 0.004
@@ -62,6 +60,7 @@ class Registration:
         "inbox",
         "model",
         "name",
+        "prefetch",
         "settings",
         "timeout",
         "validate",
@@ -91,7 +90,7 @@ class Registration:
                 value="[]",
                 remedy='say which events it wants, such as "order.*", or "#" for all',
             )
-        check_subscription(self.name, self.binding_keys, settings)
+        self.prefetch = check_subscription(self.name, self.binding_keys, settings)
         _check_handler(handler, asynchronous, 1 if self.inbox is None else 2)
         if model is None:
             self.validate = None
@@ -113,8 +112,9 @@ class Registration:
 
         The broker sends new ones while the others are handled.
         """
-        fetched = self.settings.get("prefetch") or max(2 * self.concurrency, LEAST_PREFETCH)
-        return max(1, min(fetched // 4, MOST_AT_A_TIME))
+        if self.prefetch == 0:
+            return MOST_AT_A_TIME  # there is no limit
+        return max(1, min(self.prefetch // 4, MOST_AT_A_TIME))
 
     def wrap(self, middleware: Iterable[Middleware]) -> None:
         """Puts middleware around the handler, the first one outermost."""
@@ -135,7 +135,7 @@ class Registration:
 
     def run(self, event: DomainEvent[Any]) -> Outcome:
         """Handles an event on this thread. Lets only SystemExit and KeyboardInterrupt out."""
-        started = perf_counter()
+        started = 0.0 if self.timeout is None else perf_counter()
         try:
             result = self._handle(event)
             if result is not None and hasattr(result, "__await__"):
@@ -184,21 +184,16 @@ class Registration:
 
     def outcome_of(self, event: DomainEvent[Any], error: BaseException) -> Outcome:
         """What an exception of the handler means."""
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, Retry):
-                return ("retry", cause.delay, cause.message)
-            if isinstance(cause, DeadLetter):
-                return ("dead_letter", str(cause.reason), cause.message)
-            if isinstance(cause, Discard):
-                return ("discard",)
-            if isinstance(cause, StoreFailed):
-                return RELEASE
-            if isinstance(cause, InvalidDataError):
-                log.error("%s: %s %s: the data do not fit the model", self.name, event.routing_key, event.id)
-                return ("dead_letter", INVALID_DATA, str(cause))
-            cause = cause.__cause__
-        return self.failed(event, error)
+        try:
+            outcome = asked(error)
+        except Exception as senseless:
+            # Such as Retry("soon").
+            return self.failed(event, senseless)
+        if outcome is None:
+            return self.failed(event, error)
+        if isinstance(error, InvalidDataError):
+            log.error("%s: %s %s: the data do not fit the model", self.name, event.routing_key, event.id)
+        return outcome
 
     def failed(self, event: DomainEvent[Any], error: BaseException) -> Outcome:
         """The handler failed: types, message and stack of the error."""

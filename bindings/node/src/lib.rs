@@ -16,6 +16,7 @@ mod delivery;
 mod error;
 mod log;
 mod outbox;
+mod outcome;
 mod publisher;
 mod replay;
 mod runtime;

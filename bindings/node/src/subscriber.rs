@@ -5,10 +5,9 @@ use std::sync::{Arc, OnceLock};
 use napi::bindgen_prelude::{Array, Env, Uint32Array};
 use napi_derive::napi;
 use parking_lot::Mutex;
-use tidings::settlement::reason;
 use tidings::{
-    Deliveries, Delivery, Error, ErrorKind, Failure, KeyOrder, OnDead, OnRetry, Outcome as Decided, QueueType, Result,
-    SubscriptionHealth, SubscriptionOptions,
+    Deliveries, Delivery, Error, ErrorKind, KeyOrder, OnDead, OnRetry, QueueType, Result, SubscriptionHealth,
+    SubscriptionOptions,
 };
 
 use crate::bridge::Answer;
@@ -16,6 +15,7 @@ use crate::broker::{Broker, Inner};
 use crate::convert::{duration, policy, whole};
 use crate::delivery::{Hand, events};
 use crate::error::thrown;
+use crate::outcome::{Outcome, decided};
 
 /// A subscription's options, as TypeScript has checked their types. Lengths of time in milliseconds.
 #[napi(object)]
@@ -58,23 +58,6 @@ pub struct Policy {
     pub retry_on: Option<Vec<String>>,
     pub give_up_on: Option<Vec<String>>,
     pub max_age_ms: Option<f64>,
-}
-
-/// What a handler came to.
-#[napi(object)]
-pub struct Outcome {
-    /// `ok`, `retry`, `fail`, `timeout`, `dead-letter`, `discard` or `release`.
-    pub kind: String,
-    /// `retry`: milliseconds to wait; missing: the policy's.
-    pub after_ms: Option<f64>,
-    /// `dead-letter`: why.
-    pub reason: Option<String>,
-    /// What the error says.
-    pub message: Option<String>,
-    /// Where it happened.
-    pub stack: Option<String>,
-    /// `fail`: types of the error, most specific first.
-    pub error_types: Option<Vec<String>>,
 }
 
 /// A subscription; `open` it once the broker is connected.
@@ -150,7 +133,7 @@ impl Subscription {
         if let (Some(deliveries), Ok(handle)) = (self.deliveries.get(), self.broker.handle()) {
             let _clock = handle.enter();
             let batch = self.hand.take(&numbers).into_iter().flatten();
-            deliveries.settle_soon(batch.map(|delivery| (delivery, Decided::Ok)));
+            deliveries.settle_soon(batch.map(|delivery| (delivery, tidings::Outcome::Ok)));
         }
     }
 
@@ -312,29 +295,8 @@ fn key_order(on_retry: Option<&str>, on_dead: Option<&str>) -> Result<KeyOrder> 
     Ok(KeyOrder::new().on_retry(on_retry).on_dead(on_dead))
 }
 
-fn one_of(field: &'static str, value: &str, choices: &str) -> Error {
+pub(crate) fn one_of(field: &'static str, value: &str, choices: &str) -> Error {
     Error::new(ErrorKind::InvalidOption, "there is no such choice").field(field, value).remedy(format!("use {choices}"))
-}
-
-fn decided(outcome: Outcome) -> Result<Decided> {
-    let Outcome { kind, after_ms, reason: why, message, stack, error_types } = outcome;
-    let failure = |reason, message: Option<String>| {
-        let failure = Failure::new(error_types.unwrap_or_default(), message.unwrap_or_default()).with_reason(reason);
-        Decided::Fail(match stack {
-            Some(stack) => failure.with_stack(stack),
-            None => failure,
-        })
-    };
-    Ok(match kind.as_str() {
-        "ok" => Decided::Ok,
-        "retry" => Decided::Retry { after: after_ms.map(|ms| duration("after", ms)).transpose()?, message },
-        "fail" => failure(reason::ERROR, message),
-        "timeout" => failure(reason::TIMEOUT, message),
-        "dead-letter" => Decided::DeadLetter { reason: why.unwrap_or_default(), message },
-        "discard" => Decided::Discard,
-        "release" => Decided::Release,
-        other => return Err(one_of("kind", other, "ok, retry, fail, timeout, dead-letter, discard or release")),
-    })
 }
 
 fn health_json(health: &SubscriptionHealth) -> String {

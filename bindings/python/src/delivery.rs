@@ -7,16 +7,17 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use tidings::{Failure, Outcome};
+use tidings::Outcome;
 use tokio::sync::watch;
 
 use crate::bridge::{Bridge, Running, nothing};
 use crate::convert::{duration, some_duration};
 use crate::error::OrRaise as _;
 use crate::event::DomainEvent;
+use crate::outcome::outcome;
 use crate::runtime::{Owned, home, wait};
 
 /// One event handed over once. Dropped unsettled, it is released.
@@ -81,7 +82,7 @@ impl Deliveries {
         bridge.start(future, async move { core.next(max).await }, |py, batch| Delivery::list(py, batch, 0))
     }
 
-    /// Settles in the background. An outcome is None (handled) or a tuple: `("retry", seconds, message)`, `("fail",
+    /// Settles in the background. An outcome is None (handled), what `asked` says, or a tuple: `("retry", seconds, message)`, `("fail",
     /// error_types, message, stack, reason)`, `("dead_letter", reason, message)`, `("discard",)`, `("release",)`.
     fn settle_soon(&self, py: Python<'_>, batch: &Bound<'_, PyList>) -> PyResult<()> {
         let batch = settlements(py, batch)?;
@@ -323,35 +324,4 @@ fn settlements(py: Python<'_>, batch: &Bound<'_, PyList>) -> PyResult<Vec<(usize
         all.push((delivery.index, core, outcome));
     }
     Ok(all)
-}
-
-fn outcome(value: &Bound<'_, PyAny>) -> PyResult<Outcome> {
-    if value.is_none() {
-        return Ok(Outcome::Ok);
-    }
-    let tuple = value.cast::<PyTuple>().map_err(PyErr::from)?;
-    let kind: String = tuple.get_item(0)?.extract()?;
-    match kind.as_str() {
-        "retry" => {
-            let after = tuple.get_item(1)?;
-            let after = if after.is_none() { None } else { Some(duration("delay", &after)?) };
-            Ok(Outcome::Retry { after, message: tuple.get_item(2)?.extract()? })
-        }
-        "fail" => {
-            let why: String = tuple.get_item(4)?.extract()?;
-            let types: Vec<String> = tuple.get_item(1)?.extract()?;
-            let message: String = tuple.get_item(2)?.extract()?;
-            let mut failure = Failure::new(types, message).with_reason(why);
-            if let Some(stack) = tuple.get_item(3)?.extract::<Option<String>>()? {
-                failure = failure.with_stack(stack);
-            }
-            Ok(Outcome::Fail(failure))
-        }
-        "dead_letter" => {
-            Ok(Outcome::DeadLetter { reason: tuple.get_item(1)?.extract()?, message: tuple.get_item(2)?.extract()? })
-        }
-        "discard" => Ok(Outcome::Discard),
-        "release" => Ok(Outcome::Release),
-        _ => Err(PyValueError::new_err(format!("{kind:?} is no outcome"))),
-    }
 }

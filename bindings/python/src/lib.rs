@@ -19,6 +19,7 @@ mod error;
 mod event;
 mod log;
 mod outbox;
+mod outcome;
 mod policy;
 mod publisher;
 mod replay;
@@ -48,6 +49,8 @@ mod native {
     #[pymodule_export]
     use super::outbox::{InboxWriter, OutboxRelay, OutboxStore, OutboxWriter, outbox_schema};
     #[pymodule_export]
+    use super::outcome::{Asked, asked};
+    #[pymodule_export]
     use super::policy::RetryPolicy;
     #[pymodule_export]
     use super::publisher::{Publisher, Receipt};
@@ -66,7 +69,6 @@ mod native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("ERROR_CODES", super::error::codes())?;
-        module.add("INVALID_DATA", tidings::settlement::reason::INVALID_DATA)?;
         module.add("DEFAULT_EXCHANGE", tidings::transport::DEFAULT_EXCHANGE)
     }
 }

@@ -43,15 +43,17 @@ pub(crate) fn apply(options: &mut SubscriptionOptions, settings: &Bound<'_, PyDi
     Ok(())
 }
 
-/// Raises what is wrong with a subscription that can be told without a broker.
+/// Raises what is wrong with a subscription that can be told without a broker. How many events it fetches ahead.
 #[pyfunction]
 pub(crate) fn check_subscription(
     py: Python<'_>,
     name: &str,
     binding_keys: Vec<String>,
     settings: &Bound<'_, PyDict>,
-) -> PyResult<()> {
-    options(name, binding_keys, settings)?.check().or_raise(py)
+) -> PyResult<u16> {
+    let options = options(name, binding_keys, settings)?;
+    options.check().or_raise(py)?;
+    Ok(options.effective_prefetch())
 }
 
 fn set(options: &mut SubscriptionOptions, setting: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -14,6 +14,7 @@
 mod decision;
 mod outcome;
 mod policy;
+mod raised;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub use decision::{attempt, decide, is_suspect, replayed, triage};
 pub(crate) use decision::{put_back, time};
 pub use outcome::{Effect, Failure, Outcome};
 pub use policy::{Redact, SettlementPolicy};
+pub use raised::{Raised, asked};
 
 /// Most of an error's message that a dead letter keeps, in bytes.
 pub const MAX_ERROR_TEXT: usize = 2 * 1024;

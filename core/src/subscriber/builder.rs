@@ -105,7 +105,8 @@ impl SubscriptionOptions {
         SubscriptionSpec { prefetch, ..self.spec.clone() }.check()
     }
 
-    fn effective_prefetch(&self) -> u16 {
+    /// Most events fetched and not settled: what [`prefetch`](Self::prefetch) says, or its default. 0: no limit.
+    pub fn effective_prefetch(&self) -> u16 {
         let concurrency = u16::try_from(self.concurrency).unwrap_or(u16::MAX);
         self.prefetch.unwrap_or_else(|| concurrency.saturating_mul(2).max(16))
     }

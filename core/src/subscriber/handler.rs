@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::DomainEvent;
-use crate::settlement::{Failure, Outcome};
+use crate::settlement::{Failure, Outcome, Raised, asked};
 use crate::{BoxError, Error};
 
 /// Return it as an error to handle the event again later. At most `max_retries` times; then it is a dead letter.
@@ -110,23 +110,23 @@ pub(super) fn of_error<E: Into<BoxError>>(error: E) -> Outcome {
 
 /// What a handler's error means: [`Retry`], [`DeadLetter`] and [`Discard`] anywhere in its chain say so themselves.
 pub(super) fn outcome(error: &(dyn std::error::Error + Send + Sync + 'static), type_name: &str) -> Outcome {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(e) = cause {
-        if let Some(retry) = e.downcast_ref::<Retry>() {
-            return Outcome::Retry { after: retry.after, message: retry.message.as_deref().map(str::to_owned) };
-        }
-        if let Some(dead) = e.downcast_ref::<DeadLetter>() {
-            return Outcome::DeadLetter {
-                reason: dead.reason.clone().into_owned(),
-                message: dead.message.as_deref().map(str::to_owned),
-            };
-        }
-        if e.is::<Discard>() {
-            return Outcome::Discard;
-        }
-        cause = e.source();
+    let first: &(dyn std::error::Error + 'static) = error;
+    let errors = std::iter::successors(Some(first), |e| e.source());
+    asked(errors.map(raised))
+        .unwrap_or_else(|| Outcome::Fail(Failure::new(error_types(error, type_name), chain(error))))
+}
+
+fn raised(error: &(dyn std::error::Error + 'static)) -> Raised {
+    if let Some(retry) = error.downcast_ref::<Retry>() {
+        Raised::Retry { after: retry.after, message: retry.message.as_deref().map(str::to_owned) }
+    } else if let Some(dead) = error.downcast_ref::<DeadLetter>() {
+        let message = dead.message.as_deref().map(str::to_owned);
+        Raised::DeadLetter { reason: dead.reason.clone().into_owned(), message }
+    } else if error.is::<Discard>() {
+        Raised::Discard
+    } else {
+        Raised::Other
     }
-    Outcome::Fail(Failure::new(error_types(error, type_name), chain(error)))
 }
 
 /// The error's types, most specific first: the handler's own error type where it is a concrete one, and for each error
