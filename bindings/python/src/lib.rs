@@ -27,8 +27,8 @@ mod runtime;
 mod subscriber;
 mod testing;
 
-/// The native half of the package `tidings`.
-#[pyo3::pymodule(name = "_native")]
+/// The native half of the package `tidings`. On an interpreter without the GIL it asks for one: it was not run without.
+#[pyo3::pymodule(name = "_native", gil_used = true)]
 mod native {
     #[pymodule_export]
     use super::bridge::{Bridge, Running};
