@@ -183,13 +183,12 @@ class _Worker:
     def _handle(self, batch: list[Delivery]) -> bool:
         """Handles a batch; what is not begun when the consumption is over goes back."""
         consumption, members, done = self.consumption, self.members, self.done
-        settled = monotonic()
+        before = settled = monotonic()
         for position, delivery in enumerate(batch):
             if consumption.over:
                 done.extend((rest, RELEASE) for rest in batch[position:])
                 return False
             index = delivery.index
-            before = monotonic()
             try:
                 # A context of its own: what a handler sets is not there for the next one.
                 outcome = contextvars.copy_context().run(members[index][0].run, delivery.event)
@@ -205,9 +204,10 @@ class _Worker:
             self.handled[index] += 1
             self.seconds[index] += now - before
             done.append((delivery, outcome))
+            before = now
             if now - settled > LONGEST_WAIT:
                 self.settle()
-                settled = now
+                before = settled = monotonic()
         return True
 
     def settle(self) -> None:

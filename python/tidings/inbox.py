@@ -15,17 +15,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._handler import StoreFailed
 from ._native import InboxWriter
 from .outbox._drivers import Driver, recognise
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
     from datetime import timedelta
 
     from ._native import DomainEvent
+
+    Steps = Generator[Callable[[], Any], Any, Any]
 
 __all__ = ["Inbox"]
 
@@ -91,8 +94,8 @@ class Inbox:
         if opening is None:
             raise TypeError("the inbox opens no transactions: Inbox(open_tx)")
         if asynchronous:
-            return lambda event: self._run_async(opening, handler, subscription, event)
-        return lambda event: self._run(opening, handler, subscription, event)
+            return lambda event: _run_async(self._steps(_ASYNC, opening, handler, subscription, event))
+        return lambda event: _run(self._steps(_SYNC, opening, handler, subscription, event))
 
     def _writer(self, driver: Driver) -> InboxWriter:
         writer = self._writers.get(driver.dialect)
@@ -100,65 +103,37 @@ class Inbox:
             writer = self._writers[driver.dialect] = InboxWriter(driver.dialect, self._table)
         return writer
 
-    def _run(self, opening: Callable[[], Any], handler: Any, subscription: str, event: DomainEvent[Any]) -> Any:
+    def _steps(
+        self, way: _Way, opening: Callable[[], Any], handler: Any, subscription: str, event: DomainEvent[Any]
+    ) -> Steps:
+        """A handler in its transaction: calls that are to be made one after the other."""
         try:
             manager = opening()
-            tx = manager.__enter__()
+            tx = yield getattr(manager, way.enter)
         except Exception as error:
-            raise self._rest("opening a transaction", error) from error
+            raise (yield from self._rest(way, "opening a transaction", error)) from error
         try:
-            claimed = self.claim(tx, event, subscription)
+            claimed = yield lambda: self.claim(tx, event, subscription)
         except Exception as error:
-            _rolled_back(manager, error)
-            raise self._rest("claiming an event", error) from error
+            yield from _roll_back(way, manager, error)
+            raise (yield from self._rest(way, "claiming an event", error)) from error
         result = None
         if claimed:
             try:
-                result = handler(event, tx)
+                result = yield lambda: handler(event, tx)
             except BaseException as error:
-                _rolled_back(manager, error)
+                yield from _roll_back(way, manager, error)
                 raise
         try:
-            manager.__exit__(None, None, None)
+            yield lambda: getattr(manager, way.exit)(None, None, None)
         except Exception as error:
-            raise self._rest("committing", error) from error
+            raise (yield from self._rest(way, "committing", error)) from error
         self._failures = 0
         return result
 
-    async def _run_async(
-        self, opening: Callable[[], Any], handler: Any, subscription: str, event: DomainEvent[Any]
-    ) -> Any:
-        try:
-            manager = opening()
-            tx = await manager.__aenter__()
-        except Exception as error:
-            raise await self._rest_async("opening a transaction", error) from error
-        try:
-            claim: Any = self.claim(tx, event, subscription)
-            claimed = await claim
-        except Exception as error:
-            await _rolled_back_async(manager, error)
-            raise await self._rest_async("claiming an event", error) from error
-        result = None
-        if claimed:
-            try:
-                result = await handler(event, tx)
-            except BaseException as error:
-                await _rolled_back_async(manager, error)
-                raise
-        try:
-            await manager.__aexit__(None, None, None)
-        except Exception as error:
-            raise await self._rest_async("committing", error) from error
-        self._failures = 0
-        return result
-
-    def _rest(self, doing: str, error: Exception) -> StoreFailed:
-        time.sleep(self._pause(doing, error))
-        return StoreFailed(doing)
-
-    async def _rest_async(self, doing: str, error: Exception) -> StoreFailed:
-        await asyncio.sleep(self._pause(doing, error))
+    def _rest(self, way: _Way, doing: str, error: Exception) -> Steps:
+        pause = self._pause(doing, error)
+        yield lambda: way.sleep(pause)
         return StoreFailed(doing)
 
     def _pause(self, doing: str, error: Exception) -> float:
@@ -180,18 +155,52 @@ async def _claimed(driver: Driver, statement: tuple[str, list[Any]]) -> bool:
     return await driver.run_async(statement) == 1
 
 
-def _rolled_back(manager: Any, error: BaseException) -> None:
+def _roll_back(way: _Way, manager: Any, error: BaseException) -> Steps:
     """Ends the transaction with the handler's exception; another one on top of it says less."""
     try:
-        manager.__exit__(type(error), error, error.__traceback__)
+        yield lambda: getattr(manager, way.exit)(type(error), error, error.__traceback__)
     except Exception as second:
         if second is not error:
             log.debug("rolling back failed too: %s", second)
 
 
-async def _rolled_back_async(manager: Any, error: BaseException) -> None:
+class _Way(NamedTuple):
+    """What threads and asyncio call differently."""
+
+    enter: str
+    exit: str
+    sleep: Callable[[float], Any]
+
+
+_SYNC = _Way("__enter__", "__exit__", time.sleep)
+_ASYNC = _Way("__aenter__", "__aexit__", asyncio.sleep)
+
+
+def _run(steps: Steps) -> Any:
+    """Makes each call; its result or exception goes back in."""
     try:
-        await manager.__aexit__(type(error), error, error.__traceback__)
-    except Exception as second:
-        if second is not error:
-            log.debug("rolling back failed too: %s", second)
+        step = next(steps)
+        while True:
+            try:
+                result = step()
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as end:
+        return end.value
+
+
+async def _run_async(steps: Steps) -> Any:
+    """As `_run`, and awaits each."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = await step()
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as end:
+        return end.value
