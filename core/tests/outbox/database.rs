@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use mysql_async::prelude::Queryable as _;
-use tidings::outbox::{Dialect, Outbox, OutboxWriter, Statement, Tables, Value};
-use tokio_postgres::types::{ToSql, Type};
+use tidings::BoxError;
+use tidings::outbox::{Dialect, Outbox, OutboxWriter, Statement, Tables};
+
+use crate::connection::Connection;
 
 /// The databases of this run. One that is not there is a skip that says so.
 pub(crate) async fn databases() -> Vec<Database> {
@@ -29,12 +30,6 @@ pub(crate) struct Database {
     pub(crate) outbox: Outbox,
     connections: HashMap<String, Connection>,
     folder: Option<tempfile::TempDir>,
-}
-
-enum Connection {
-    Postgres(tokio_postgres::Client),
-    MySql(tokio::sync::Mutex<mysql_async::Conn>),
-    Sqlite(std::sync::Mutex<rusqlite::Connection>),
 }
 
 fn postgres_url() -> String {
@@ -100,7 +95,7 @@ impl Database {
 
     pub(crate) async fn begin(&mut self, tx: &str) {
         if !self.connections.contains_key(tx) {
-            let connection = self.connect().await;
+            let connection = Connection::open(&self.url).await.unwrap();
             self.connections.insert(tx.to_owned(), connection);
         }
         self.sql(tx, "BEGIN").await.unwrap();
@@ -115,67 +110,18 @@ impl Database {
     }
 
     /// Runs a statement without parameters on the connection of `tx`.
-    pub(crate) async fn sql(&self, tx: &str, sql: &str) -> Result<(), String> {
-        match &self.connections[tx] {
-            Connection::Postgres(client) => client.batch_execute(sql).await.map_err(|e| e.to_string()),
-            Connection::MySql(conn) => conn.lock().await.query_drop(sql).await.map_err(|e| e.to_string()),
-            Connection::Sqlite(conn) => conn.lock().unwrap().execute_batch(sql).map_err(|e| e.to_string()),
-        }
+    pub(crate) async fn sql(&self, tx: &str, sql: &str) -> Result<(), BoxError> {
+        self.connections[tx].sql(sql).await
     }
 
     /// Runs one statement and returns how many rows it changed.
-    pub(crate) async fn change(&self, tx: &str, statement: &Statement) -> Result<u64, String> {
-        match &self.connections[tx] {
-            Connection::Postgres(client) => {
-                let typed: Vec<(&(dyn ToSql + Sync), Type)> = statement.params.iter().map(typed).collect();
-                client.execute_typed(&statement.sql, &typed).await.map_err(|e| e.to_string())
-            }
-            Connection::MySql(conn) => {
-                let params = mysql_async::Params::Positional(statement.params.iter().map(mysql_value).collect());
-                let mut conn = conn.lock().await;
-                conn.exec_drop(&statement.sql, params).await.map_err(|e| e.to_string())?;
-                Ok(conn.affected_rows())
-            }
-            Connection::Sqlite(conn) => sqlite_run(&conn.lock().unwrap(), statement),
-        }
+    pub(crate) async fn change(&self, tx: &str, statement: &Statement) -> Result<u64, BoxError> {
+        self.connections[tx].change(statement).await
     }
 
     /// Runs what the writer rendered.
-    pub(crate) async fn run(&self, tx: &str, statements: &[Statement]) -> Result<(), String> {
-        for statement in statements {
-            match &self.connections[tx] {
-                Connection::Postgres(client) => {
-                    let typed: Vec<(&(dyn ToSql + Sync), Type)> = statement.params.iter().map(typed).collect();
-                    client.query_typed(&statement.sql, &typed).await.map_err(|e| e.to_string())?;
-                }
-                Connection::MySql(conn) => {
-                    let params: Vec<mysql_async::Value> = statement.params.iter().map(mysql_value).collect();
-                    let params = if params.is_empty() {
-                        mysql_async::Params::Empty
-                    } else {
-                        mysql_async::Params::Positional(params)
-                    };
-                    conn.lock().await.exec_drop(&statement.sql, params).await.map_err(|e| e.to_string())?;
-                }
-                Connection::Sqlite(conn) => drop(sqlite_run(&conn.lock().unwrap(), statement)?),
-            }
-        }
-        Ok(())
-    }
-
-    async fn connect(&self) -> Connection {
-        if self.dialect == Dialect::MySql {
-            let opts = mysql_async::Opts::from_url(&self.url).unwrap();
-            return Connection::MySql(tokio::sync::Mutex::new(mysql_async::Conn::new(opts).await.unwrap()));
-        }
-        if let Some(folder) = &self.folder {
-            let conn = rusqlite::Connection::open(folder.path().join("app.db")).unwrap();
-            conn.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
-            return Connection::Sqlite(std::sync::Mutex::new(conn));
-        }
-        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        Connection::Postgres(client)
+    pub(crate) async fn run(&self, tx: &str, statements: &[Statement]) -> Result<(), BoxError> {
+        self.connections[tx].run(statements).await
     }
 
     /// Removes the tables.
@@ -184,7 +130,7 @@ impl Database {
         if self.folder.is_some() {
             return;
         }
-        let connection = self.connect().await;
+        let connection = Connection::open(&self.url).await.unwrap();
         self.connections.clear();
         self.connections.insert("end".to_owned(), connection);
         let quoted = |suffix: &str| {
@@ -199,37 +145,5 @@ impl Database {
         }
         let component = format!("outbox:{}", self.tables.name()).replace('\'', "''");
         self.sql("end", &format!("DELETE FROM tidings_schema WHERE component = '{component}'")).await.unwrap();
-    }
-}
-
-fn typed(value: &Value) -> (&(dyn ToSql + Sync), Type) {
-    match value {
-        Value::Null => (&None::<&str>, Type::UNKNOWN),
-        Value::Int(number) => (number, Type::INT8),
-        Value::Text(text) => (text, Type::TEXT),
-        Value::Bytes(bytes) => (bytes, Type::BYTEA),
-        _ => unreachable!("the writer renders scalars"),
-    }
-}
-
-fn sqlite_run(conn: &rusqlite::Connection, statement: &Statement) -> Result<u64, String> {
-    let params = statement.params.iter().map(|value| match value {
-        Value::Null => rusqlite::types::Value::Null,
-        Value::Int(number) => (*number).into(),
-        Value::Text(text) => text.clone().into(),
-        Value::Bytes(bytes) => bytes.clone().into(),
-        _ => unreachable!("the writer renders scalars"),
-    });
-    let changed = conn.execute(&statement.sql, rusqlite::params_from_iter(params)).map_err(|e| e.to_string())?;
-    Ok(changed as u64)
-}
-
-fn mysql_value(value: &Value) -> mysql_async::Value {
-    match value {
-        Value::Null => mysql_async::Value::NULL,
-        Value::Int(number) => mysql_async::Value::Int(*number),
-        Value::Text(text) => mysql_async::Value::Bytes(text.clone().into_bytes()),
-        Value::Bytes(bytes) => mysql_async::Value::Bytes(bytes.clone()),
-        _ => unreachable!("the writer renders scalars"),
     }
 }

@@ -1,6 +1,7 @@
 //! The cases: which faults on which broker.
 
 use crate::options::Options;
+use crate::outbox::Plan;
 use crate::servers::Server;
 
 /// Something that goes wrong.
@@ -44,10 +45,33 @@ pub(crate) struct Case {
     pub(crate) faults: Vec<Fault>,
     /// What is lost is reported and does not fail the case.
     pub(crate) best_effort: bool,
+    pub(crate) kind: Kind,
+}
+
+/// What runs while it goes wrong.
+#[derive(Debug, Clone)]
+pub(crate) enum Kind {
+    /// Publishers and subscribers.
+    Plain,
+    /// The same, whose processes are Node's.
+    Node,
     /// An ordered subscription, which is disturbed in its own way.
-    pub(crate) ordered: bool,
-    /// Its processes are Node's.
-    pub(crate) node: bool,
+    Ordered,
+    /// Writers, relays and handlers with an inbox, which are disturbed in their own way.
+    Outbox(Plan),
+}
+
+/// What the outbox goes through, over each database.
+fn outbox(options: &Options) -> impl Iterator<Item = Case> {
+    let server = Server::rabbitmq(&options.services);
+    Plan::all(options.long).into_iter().map(move |(name, plan)| Case {
+        name: format!("outbox-{name}"),
+        server: server.clone(),
+        classic: false,
+        faults: Vec::new(),
+        best_effort: false,
+        kind: Kind::Outbox(plan),
+    })
 }
 
 /// The cases of a profile, in order.
@@ -76,20 +100,23 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
         for (name, faults, classic) in plan.into_iter().chain(classic) {
             let name = format!("{}/{name}", server.name);
             let server = server.clone();
-            all.push(Case { name, server, classic, faults, best_effort: classic, ordered: false, node: false });
+            all.push(Case { name, server, classic, faults, best_effort: classic, kind: Kind::Plain });
         }
         for (name, classic) in [("ordered", false), ("ordered-classic", true)] {
             if server.is_rabbitmq() {
                 let name = format!("{}/{name}", server.name);
                 let (server, faults) = (server.clone(), Vec::new());
-                all.push(Case { name, server, classic, faults, best_effort: false, ordered: true, node: false });
+                all.push(Case { name, server, classic, faults, best_effort: false, kind: Kind::Ordered });
             }
         }
         if options.client.is_none() && (options.long || server.name != "rabbitmq4") {
             let name = format!("{}/node", server.name);
             let faults = vec![KillPublisher, KillSubscriber, FreezeSubscriber];
-            all.push(Case { name, server, classic: false, faults, best_effort: false, ordered: false, node: true });
+            all.push(Case { name, server, classic: false, faults, best_effort: false, kind: Kind::Node });
         }
+    }
+    if options.client.is_none() {
+        all.extend(outbox(options));
     }
     all.retain(|case| options.wants(&case.name));
     all

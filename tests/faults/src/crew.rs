@@ -8,7 +8,7 @@ use tidings_test_client::process::{Client, Said};
 use tidings_test_client::protocol::{Command, HandlerKind, Publish, Subscribe};
 
 /// Longest wait for an answer that does not depend on a fault.
-const ANSWER: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER: Duration = Duration::from_secs(30);
 
 /// A process that publishes.
 pub(crate) struct Publisher {
@@ -69,16 +69,32 @@ impl<'a> Crew<'a> {
 
     /// Starts a publisher.
     pub(crate) fn publish_as(&mut self, work: Publish) -> Result<(), String> {
-        let mut client = self.client()?;
+        let client = self.client()?;
         let (prefix, count) = (work.prefix.clone(), work.count);
-        let command = client.send(Command::Publish(work))?;
+        self.work(client, Command::Publish(work), prefix, count)
+    }
+
+    /// Puts a client to work on `count` events whose ids begin with `prefix`.
+    pub(crate) fn work(
+        &mut self,
+        mut client: Client,
+        command: Command,
+        prefix: String,
+        count: u64,
+    ) -> Result<(), String> {
+        let command = client.send(command)?;
         self.publishers.push(Publisher { client, prefix, count, command });
         Ok(())
     }
 
     /// Starts a subscriber.
     pub(crate) fn subscribe(&mut self, what: &Subscribe) -> Result<(), String> {
-        let mut client = self.client()?;
+        let client = self.client()?;
+        self.subscribe_with(client, what)
+    }
+
+    /// Has a client subscribe.
+    pub(crate) fn subscribe_with(&mut self, mut client: Client, what: &Subscribe) -> Result<(), String> {
         client.ask(Command::Subscribe(what.clone()), ANSWER)?;
         self.subscribers.push(Subscriber { client, frozen: false });
         Ok(())
@@ -134,13 +150,15 @@ impl<'a> Crew<'a> {
         ["ready", "in_flight", "dead"].iter().map(|field| depths[*field].as_u64().unwrap_or(0)).sum()
     }
 
-    /// Deletes the subscription and ends everybody.
-    pub(crate) fn dismiss(mut self, subscription: &str) -> Result<(), String> {
+    /// Deletes the subscriptions and ends everybody.
+    pub(crate) fn dismiss(mut self, subscriptions: &[&str]) -> Result<(), String> {
         for subscriber in std::mem::take(&mut self.subscribers) {
             subscriber.client.finish(ANSWER)?;
         }
         let mut client = self.client()?;
-        client.ask(Command::Delete { name: subscription.to_owned() }, ANSWER)?;
+        for name in subscriptions {
+            client.ask(Command::Delete { name: (*name).to_owned() }, ANSWER)?;
+        }
         client.finish(ANSWER)
     }
 }

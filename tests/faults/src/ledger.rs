@@ -9,6 +9,8 @@ use std::collections::HashMap;
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
     confirmed: bool,
+    /// Of a transaction that was rolled back: nobody may ever see it.
+    forbidden: bool,
     finished: u32,
 }
 
@@ -27,7 +29,9 @@ pub(crate) struct Ledger {
     pub(crate) retried: u64,
     /// Finished once more than needed.
     pub(crate) duplicated: u64,
-    /// Seen, but never handed out.
+    /// Rolled back.
+    pub(crate) forbidden: u64,
+    /// Seen, but never handed out, or rolled back.
     pub(crate) invented: Vec<String>,
     /// Said to be confirmed twice, or without having been handed out.
     pub(crate) nonsense: Vec<String>,
@@ -61,12 +65,30 @@ impl Ledger {
         };
         entry.finished += 1;
         let (first, confirmed) = (entry.finished == 1, entry.confirmed);
+        if entry.forbidden {
+            self.invented.push(id.to_owned());
+            return first;
+        }
         if !first {
             self.duplicated += 1;
         } else if confirmed {
             self.missing -= 1;
         }
         first
+    }
+
+    /// The transaction of this event was rolled back. Seen before or after, it is invented.
+    pub(crate) fn forbid(&mut self, id: &str) {
+        match self.entry(id) {
+            Some(entry) if !entry.confirmed && !entry.forbidden => {
+                entry.forbidden = true;
+                if entry.finished > 0 {
+                    self.invented.push(id.to_owned());
+                }
+                self.forbidden += 1;
+            }
+            _ => self.nonsense.push(id.to_owned()),
+        }
     }
 
     /// A handler asked for a retry of this event.
@@ -80,6 +102,21 @@ impl Ledger {
     /// How many events of a publisher were confirmed.
     pub(crate) fn confirmed_of(&self, prefix: &str) -> u64 {
         self.publishers.get(prefix).map_or(0, |all| all.iter().filter(|e| e.confirmed).count() as u64)
+    }
+
+    /// How many events of a publisher were confirmed or rolled back.
+    pub(crate) fn told_of(&self, prefix: &str) -> u64 {
+        let told = |entry: &&Entry| entry.confirmed || entry.forbidden;
+        self.publishers.get(prefix).map_or(0, |all| all.iter().filter(told).count() as u64)
+    }
+
+    /// The same events, to be seen by somebody else, who must see at least those that were confirmed or seen here.
+    pub(crate) fn anew(&self) -> Self {
+        let anew = |entry: &Entry| Entry { confirmed: entry.confirmed || entry.finished > 0, finished: 0, ..*entry };
+        let publishers: HashMap<String, Vec<Entry>> =
+            self.publishers.iter().map(|(prefix, all)| (prefix.clone(), all.iter().map(anew).collect())).collect();
+        let confirmed = publishers.values().flatten().filter(|entry| entry.confirmed).count() as u64;
+        Self { publishers, confirmed, missing: confirmed, ..Self::default() }
     }
 
     /// Some of the confirmed events that nobody finished.
@@ -122,5 +159,20 @@ mod tests {
         assert_eq!(ledger.examples_of_missing(), ["r.1.1"]);
         ledger.confirm("r.1.2");
         assert_eq!(ledger.missing, 1, "an effect may be heard of before its confirm");
+        let anew = ledger.anew();
+        assert_eq!((anew.confirmed, anew.missing, anew.duplicated), (3, 3, 0), "what was seen is expected");
+    }
+
+    #[test]
+    fn what_was_rolled_back_and_is_seen_is_invented() {
+        let mut ledger = Ledger::default();
+        ledger.hand_out("r.1.", 3);
+        ledger.forbid("r.1.0");
+        ledger.finish("r.1.0");
+        ledger.finish("r.1.1");
+        ledger.forbid("r.1.1");
+        ledger.forbid("r.1.2");
+        assert_eq!(ledger.invented, ["r.1.0", "r.1.1"]);
+        assert!(ledger.nonsense.is_empty() && ledger.forbidden == 3);
     }
 }

@@ -9,6 +9,7 @@ mod crew;
 mod ledger;
 mod options;
 mod ordered;
+mod outbox;
 mod run;
 mod servers;
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use case::Kind;
 use options::Options;
 use run::Verdict;
 
@@ -43,13 +45,15 @@ fn main() -> ExitCode {
     };
     println!("faults: {} cases, {} events each, --seed {}", cases.len(), options.events, options.seed);
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let servers = outbox::Servers::new(&options.services);
     for (index, case) in cases.iter().enumerate() {
         let started = Instant::now();
         let seed = options.seed.wrapping_add(index as u64);
-        let verdict = match (case.node, node_client()) {
-            (false, _) => run::run(case, &options, seed, &client),
-            (true, Some(node)) => run::run(case, &options, seed, &node),
-            (true, None) => Verdict::Skipped("the Node package is not built: tests/node addon".to_owned()),
+        let verdict = match (&case.kind, node_client()) {
+            (Kind::Outbox(plan), _) => outbox::run(plan, &options, seed, &client, &servers),
+            (Kind::Plain | Kind::Ordered, _) => run::run(case, &options, seed, &client),
+            (Kind::Node, Some(node)) => run::run(case, &options, seed, &node),
+            (Kind::Node, None) => Verdict::Skipped("the Node package is not built: tests/node addon".to_owned()),
         };
         let took = started.elapsed().as_secs_f64();
         match verdict {

@@ -297,7 +297,7 @@ impl<'a> OrderedRun<'a> {
                 Err(error) => format!("{}: {error}", self.story.display()),
             });
         }
-        if let Err(error) = self.crew.dismiss(&self.what.name) {
+        if let Err(error) = self.crew.dismiss(&[&self.what.name]) {
             wrong.push(error);
         }
         if wrong.is_empty() { Ok(text) } else { Err(format!("{text}; {}", wrong.join("; "))) }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use tidings_test_client::process::Said;
 
-use crate::case::{Case, Fault};
+use crate::case::{Case, Fault, Kind};
 use crate::crew::{Crew, subscription};
 use crate::ledger::Ledger;
 use crate::options::Options;
@@ -31,7 +31,7 @@ const PROBES: u64 = 50;
 /// Runs a case.
 pub(crate) fn run(case: &Case, options: &Options, seed: u64, client: &Path) -> Verdict {
     let result = prepare(case).and_then(|(folder, place)| {
-        if case.ordered {
+        if matches!(case.kind, Kind::Ordered) {
             return OrderedRun::new(case.classic, options, seed, client, &place).go();
         }
         let report = Run::new(case, options, seed, client, place.url.clone()).go()?;
@@ -304,7 +304,7 @@ impl<'a> Run<'a> {
             wrong.push(format!("{idle} subscribers do not consume"));
         }
         let label = if self.case.best_effort { " (best effort: what is lost is reported)" } else { "" };
-        let gone = self.crew.dismiss(&self.name);
+        let gone = self.crew.dismiss(&[&self.name]);
         if let Err(error) = gone {
             wrong.push(error);
         }

@@ -57,6 +57,11 @@ impl Server {
             .into()
     }
 
+    /// The RabbitMQ that there is everywhere.
+    pub(crate) fn rabbitmq(services: &Path) -> Self {
+        Self { name: "rabbitmq3", variable: "AMQP_URL", services: services.to_owned() }
+    }
+
     /// Whether it is a server of its own, which can be killed.
     pub(crate) fn is_rabbitmq(&self) -> bool {
         !self.variable.is_empty()
@@ -89,9 +94,7 @@ impl Server {
     fn url(&self) -> Result<String, Refused> {
         let url = std::env::var(self.variable)
             .map_err(|_| Refused::Skip(format!("{} is not set (eval \"$(tests/services env)\")", self.variable)))?;
-        // A frozen client is given up on within seconds, so that it has to recover.
-        let separator = if url.contains('?') { '&' } else { '?' };
-        Ok(if url.contains("heartbeat=") { url } else { format!("{url}{separator}heartbeat=2") })
+        Ok(with_heartbeat(&url))
     }
 
     /// Refuses where the server is not ours to disturb.
@@ -116,15 +119,23 @@ impl Server {
     }
 
     fn services(&self, arguments: &[&str]) -> Result<(), Refused> {
-        let output = Command::new(&self.services)
-            .args(arguments)
-            .output()
-            .map_err(|e| Refused::Failed(format!("{}: {e}", self.services.display())))?;
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        match output.status.code() {
-            Some(0) => Ok(()),
-            Some(3) => Err(Refused::Skip(text)),
-            _ => Err(Refused::Failed(format!("tests/services {}: {text}", arguments.join(" ")))),
-        }
+        services(Command::new(&self.services).args(arguments)).map(drop)
+    }
+}
+
+/// A frozen client is given up on within seconds, so that it has to recover.
+pub(crate) fn with_heartbeat(url: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    if url.contains("heartbeat=") { url.to_owned() } else { format!("{url}{separator}heartbeat=2") }
+}
+
+/// Runs `tests/services`, and returns what it wrote.
+pub(crate) fn services(command: &mut Command) -> Result<String, Refused> {
+    let output = command.output().map_err(|e| Refused::Failed(format!("{command:?}: {e}")))?;
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    match output.status.code() {
+        Some(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Some(3) => Err(Refused::Skip(text)),
+        _ => Err(Refused::Failed(format!("{command:?}: {text}"))),
     }
 }

@@ -1,9 +1,13 @@
 //! The Rust client of the rigs: does what the lines on stdin say and says what it did. `tests/clients/PROTOCOL.md`.
 
+#[path = "../../../conformance/outbox/connection.rs"]
+mod connection;
 mod handler;
 mod output;
 mod publish;
 mod session;
+mod store;
+mod write;
 
 use tidings_test_client::protocol::Request;
 use tokio::io::{AsyncBufReadExt as _, BufReader};

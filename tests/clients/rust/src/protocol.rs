@@ -62,6 +62,46 @@ pub enum Command {
     },
     /// Drains all subscriptions.
     Stop,
+    /// Reaches the database in which this client writes, from which it relays, and where its inbox is.
+    Store {
+        /// Its URL.
+        url: String,
+        /// Name of the outbox's table; the inbox and the effects have names that begin with it.
+        table: String,
+        /// Creates the tables.
+        #[serde(default)]
+        install: bool,
+    },
+    /// Writes generated events into the outbox, in transactions.
+    Write(Write),
+    /// Runs a relay from the store to the broker.
+    Relay {
+        /// Lease.
+        lease_ms: u64,
+        /// Rows of one batch.
+        #[serde(default = "thousand")]
+        batch: usize,
+    },
+    /// Asks how many rows of the outbox wait, and how many have failed.
+    Outbox,
+    /// Asks for the ids that handlers with an inbox have left in the database.
+    Effects,
+    /// Removes the tables of the store.
+    Uninstall,
+}
+
+/// Fields of `write`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Write {
+    /// What, and how fast: a `batch` is a transaction.
+    #[serde(flatten)]
+    pub events: Publish,
+    /// Every so many transactions one is rolled back; 0: none.
+    #[serde(default)]
+    pub roll_back_every: u64,
+    /// Writes everything in one transaction, says so, and leaves it open.
+    #[serde(default)]
+    pub hang: bool,
 }
 
 /// What a replay does with each dead letter.
@@ -184,6 +224,9 @@ pub struct Subscribe {
     /// What is said about each event.
     #[serde(default)]
     pub report: Report,
+    /// The handler leaves the id in the store's database, in a transaction with its claim, and nothing else.
+    #[serde(default)]
+    pub inbox: bool,
 }
 
 impl Subscribe {
@@ -203,6 +246,7 @@ impl Subscribe {
             hold_max_ms: None,
             handler: HandlerKind::default(),
             report: Report::default(),
+            inbox: false,
         }
     }
 }

@@ -98,7 +98,8 @@ fn note(results: Sent, confirmed: &mut Vec<String>, ok: &mut u64, failed: &mut u
     }
 }
 
-fn event(work: &Publish, seq: u64) -> Result<DomainEvent> {
+/// An event of this work.
+pub(crate) fn event(work: &Publish, seq: u64) -> Result<DomainEvent> {
     // What the five keys and the other fields take, near enough.
     let around = 150 + work.routing_key.len() + 2 * work.prefix.len();
     let pad = "x".repeat(work.bytes.saturating_sub(around));
@@ -124,7 +125,7 @@ fn key(work: &Publish, seq: u64) -> u64 {
 
 /// When event `i` is to be sent, from now.
 #[allow(clippy::cast_precision_loss, reason = "a rate need not be exact beyond 2^53 events")]
-fn until(work: &Publish, i: u64, started: Instant) -> Duration {
+pub(crate) fn until(work: &Publish, i: u64, started: Instant) -> Duration {
     let Some(rate) = work.rate else { return Duration::ZERO };
     Duration::from_secs_f64(i as f64 / rate).saturating_sub(started.elapsed())
 }

@@ -5,22 +5,32 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidings::outbox::RunningRelay;
 use tidings::transport::QueueType;
 use tidings::{
-    Broker, DeadLetterFilter, DomainEvent, Error, ErrorKind, PublishOptions, ReplayAction, Result, Running, Timestamp,
+    BoxError, Broker, DeadLetterFilter, DomainEvent, Error, ErrorKind, PublishOptions, ReplayAction, Result, Retry,
+    Running, Timestamp,
 };
 use tidings_test_client::protocol::{Action, Command, PublishEvent, Subscribe};
 use tidings_test_client::usage;
 
+use crate::connection::Connection;
 use crate::handler::Handler;
 use crate::output::answer;
 use crate::publish;
+use crate::store::Store;
+use crate::write;
+
+/// When a handler whose database went away in the middle of it is to try again.
+const AWAY: Duration = Duration::from_millis(200);
 
 /// What the client holds between two commands.
 #[derive(Default)]
 pub(crate) struct Session {
     broker: Option<Broker>,
     running: Vec<Running>,
+    store: Option<Store>,
+    relays: Vec<RunningRelay>,
     handled: Arc<AtomicU64>,
     publishing: tokio::task::JoinSet<()>,
 }
@@ -46,6 +56,18 @@ impl Session {
             Command::Replay { name, action } => ("replay", self.replay(&name, action).await),
             Command::Delete { name } => ("delete", self.delete(&name).await),
             Command::Stop => ("stop", self.stop().await),
+            Command::Store { url, table, install } => ("store", self.reach(url, table, install).await),
+            Command::Write(work) => match self.store() {
+                Ok(store) => {
+                    self.publishing.spawn(write::run(store.clone(), n, work));
+                    return;
+                }
+                Err(error) => ("write", Err(error)),
+            },
+            Command::Relay { lease_ms, batch } => ("relay", self.relay(lease_ms, batch).await),
+            Command::Outbox => ("outbox", self.outbox().await),
+            Command::Effects => ("effects", self.effects().await),
+            Command::Uninstall => ("uninstall", self.uninstall().await),
         };
         answer(did, n, result);
     }
@@ -54,6 +76,9 @@ impl Session {
     pub(crate) async fn end(&mut self) -> Result<()> {
         self.stop().await?;
         self.publishing.abort_all();
+        if let Some(store) = self.store.take() {
+            store.outbox.close().await?;
+        }
         match self.broker.take() {
             Some(broker) => broker.close().await,
             None => Ok(()),
@@ -124,11 +149,53 @@ impl Session {
             report: what.report,
             handled: self.handled.clone(),
         });
-        building.handle(move |event| {
-            let handler = handler.clone();
-            async move { handler.run(event).await }
-        })?;
+        if what.inbox {
+            let store = self.store()?.clone();
+            building.handle_in(store.clone(), move |event, transaction: Connection| {
+                let (handler, store) = (handler.clone(), store.clone());
+                async move {
+                    store.effect(&transaction, event.id()).await.map_err(|_| Retry::after(AWAY))?;
+                    handler.run(event).await?;
+                    Ok::<_, BoxError>(transaction)
+                }
+            })?;
+        } else {
+            building.handle(move |event| {
+                let handler = handler.clone();
+                async move { handler.run(event).await }
+            })?;
+        }
         self.running.push(subscriber.start().await?);
+        Ok(json!({}))
+    }
+
+    fn store(&self) -> Result<&Store> {
+        self.store.as_ref().ok_or_else(|| Error::new(ErrorKind::Closed, "reach the store first"))
+    }
+
+    async fn reach(&mut self, url: String, table: String, install: bool) -> Result<Value> {
+        self.store = Some(Store::open(url, table, install).await?);
+        Ok(json!({}))
+    }
+
+    async fn relay(&mut self, lease_ms: u64, batch: usize) -> Result<Value> {
+        let lease = Duration::from_millis(lease_ms);
+        let relay = self.store()?.outbox.relay(&self.broker()?).lease(lease).publish_timeout(lease / 3).batch(batch);
+        self.relays.push(relay.poll_interval(Duration::from_millis(20)).start().await?);
+        Ok(json!({}))
+    }
+
+    async fn outbox(&self) -> Result<Value> {
+        let status = self.store()?.outbox.status().await?;
+        Ok(json!({"pending": status.pending, "failed": status.failed}))
+    }
+
+    async fn effects(&self) -> Result<Value> {
+        Ok(json!({"ids": self.store()?.effects().await?}))
+    }
+
+    async fn uninstall(&mut self) -> Result<Value> {
+        self.store()?.uninstall().await?;
         Ok(json!({}))
     }
 
@@ -193,6 +260,9 @@ impl Session {
         let mut unfinished = 0;
         for running in self.running.drain(..) {
             unfinished += running.stop().await?;
+        }
+        for relay in self.relays.drain(..) {
+            relay.stop().await?;
         }
         Ok(json!({ "unfinished": unfinished }))
     }

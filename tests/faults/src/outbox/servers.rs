@@ -1,0 +1,131 @@
+//! Servers that these cases may kill: of their own, on free ports and in a folder that goes with them. Where they cannot be had,
+//! those of `tests/services`, if they are ours to disturb.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::servers::{Refused, services, with_heartbeat};
+
+const BROKER: &str = "rabbitmq3";
+/// What is started, and the variable that has its URL.
+const NAMES: [(&str, &str); 3] = [(BROKER, "AMQP_URL"), ("postgres", "DATABASE_URL"), ("mariadb", "MYSQL_URL")];
+/// Ends the servers and removes their folder as soon as nobody holds its input any more, however the rig has ended.
+const KEEPER: &str = r#"cat >/dev/null; "$0" down >/dev/null; rm -rf "$TIDINGS_SERVICES_DIR""#;
+
+/// The servers, started when they are first asked for.
+pub(crate) struct Servers {
+    program: PathBuf,
+    started: OnceCell<Result<Started, String>>,
+}
+
+struct Started {
+    environment: Vec<(&'static str, String)>,
+    urls: HashMap<&'static str, String>,
+    keeper: Option<Child>,
+}
+
+impl Servers {
+    pub(crate) fn new(program: &Path) -> Self {
+        Self { program: program.to_owned(), started: OnceCell::new() }
+    }
+
+    /// The broker's URL.
+    pub(crate) fn broker(&self) -> Result<String, Refused> {
+        self.url(BROKER).map(|url| with_heartbeat(&url))
+    }
+
+    /// The URL of a server.
+    pub(crate) fn url(&self, name: &str) -> Result<String, Refused> {
+        let started = self.started()?;
+        started.urls.get(name).cloned().ok_or_else(|| Refused::Skip(format!("there is no {name}")))
+    }
+
+    /// Refuses where a server is not ours to disturb.
+    pub(crate) fn may_disturb(&self, name: &str) -> Result<(), Refused> {
+        self.control("cont", name)
+    }
+
+    pub(crate) fn restart_broker(&self) -> Result<(), Refused> {
+        self.restart(BROKER)
+    }
+
+    /// `kill -9`, and starts it again; returns when it answers.
+    pub(crate) fn restart(&self, name: &str) -> Result<(), Refused> {
+        self.control("kill", name)?;
+        self.control("start", name)
+    }
+
+    fn control(&self, verb: &str, name: &str) -> Result<(), Refused> {
+        let environment = self.started()?.environment.clone();
+        services(Command::new(&self.program).args([verb, name]).envs(environment)).map(drop)
+    }
+
+    fn started(&self) -> Result<&Started, Refused> {
+        let started = self.started.get_or_init(|| match start(&self.program) {
+            Ok(started) if started.urls.contains_key(BROKER) => Ok(started),
+            Ok(_) => Ok(shared()),
+            Err(Refused::Skip(why) | Refused::Failed(why)) => Err(why),
+        });
+        started.as_ref().map_err(|why| Refused::Failed(why.clone()))
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            if let Err(error) = keeper.wait() {
+                eprintln!("servers may be left behind: {error}");
+            }
+        }
+    }
+}
+
+/// Starts servers of our own, as far as their programs are installed.
+fn start(program: &Path) -> Result<Started, Refused> {
+    let failed = |error: std::io::Error| Refused::Failed(error.to_string());
+    // Not in a folder of root's: PostgreSQL and MariaDB run as somebody else then.
+    let folder = tempfile::Builder::new()
+        .prefix("tidings-faults-")
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir_in("/var/tmp")
+        .map_err(failed)?;
+    let ports: Vec<_> =
+        NAMES.iter().map(|(name, _)| Ok(format!("{name}={}", port()?))).collect::<Result<_, Refused>>()?;
+    let environment = vec![
+        ("TIDINGS_SERVICES_DIR", folder.keep().display().to_string()),
+        ("TIDINGS_SERVICES_PORTS", ports.join(" ")),
+    ];
+    let mut keeper = Command::new("sh");
+    keeper.arg("-c").arg(KEEPER).arg(program).envs(environment.clone()).stdin(Stdio::piped()).process_group(0);
+    let keeper = Some(keeper.spawn().map_err(failed)?);
+    let mut started = Started { environment: environment.clone(), urls: HashMap::new(), keeper };
+    services(Command::new(program).arg("up").envs(environment.clone()))?;
+    let exports = services(Command::new(program).arg("env").envs(environment))?;
+    for (name, variable) in NAMES {
+        let export =
+            exports.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(variable)?.strip_prefix('='));
+        started.urls.extend(export.map(|url| (name, url.to_owned())));
+    }
+    Ok(started)
+}
+
+/// What the environment names.
+fn shared() -> Started {
+    let urls = NAMES.iter().filter_map(|(name, variable)| Some((*name, std::env::var(variable).ok()?)));
+    Started { environment: Vec::new(), urls: urls.collect(), keeper: None }
+}
+
+/// A free port. RabbitMQ takes those 10,000 and 20,000 above it for itself.
+fn port() -> Result<u16, Refused> {
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let mut tries = std::iter::repeat_with(|| fastrand::u16(12_000..22_000)).take(100);
+    tries
+        .find(|port| [0, 10_000, 20_000].iter().all(|above| free(port + above)))
+        .ok_or_else(|| Refused::Failed("no port is free".to_owned()))
+}
