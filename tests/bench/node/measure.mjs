@@ -77,7 +77,9 @@ async function batches({ sendBatch }, first, count, window, size) {
 async function publish({ count, window, batch, warm }) {
   const publisher = await contender.publisher(settings);
   const work = (first, many) =>
-    publisher.send === undefined ? batches(publisher, first, many, window, batch) : sliding(publisher, first, many, window);
+    publisher.send === undefined
+      ? batches(publisher, first, many, window, batch)
+      : sliding(publisher, first, many, window);
   await work(0, warm);
   await go();
   const stop = watch();

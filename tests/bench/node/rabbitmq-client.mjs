@@ -11,7 +11,10 @@ export async function publisher({ url, exchange }) {
   return {
     send(routingKey, data, key) {
       const { id, body } = byHand(routingKey, data, key);
-      return publisher.send({ exchange, routingKey, durable: true, messageId: id, contentType: "application/json" }, body);
+      return publisher.send(
+        { exchange, routingKey, durable: true, messageId: id, contentType: "application/json" },
+        body,
+      );
     },
     async close() {
       await publisher.close();

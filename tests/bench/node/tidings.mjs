@@ -9,7 +9,9 @@ export async function publisher({ url, exchange, batch }) {
   return {
     send: batch ? undefined : (routingKey, data, key) => publisher.publish(routingKey, data, { domainObjectId: key }),
     sendBatch: async (events) => {
-      const made = events.map(({ routingKey, data, key }) => new DomainEvent(routingKey, data, { domainObjectId: key }));
+      const made = events.map(
+        ({ routingKey, data, key }) => new DomainEvent(routingKey, data, { domainObjectId: key }),
+      );
       for (const one of await publisher.publishBatch(made)) if (one.status === "rejected") throw one.reason;
     },
     close: () => publisher.close(),

@@ -90,12 +90,21 @@ class Client {
 
   async dead_letters({ name, limit = 100 }) {
     const found = await deadLetters(name, { broker: this.#broker, limit });
-    const line = ({ id, routingKey, reason, attempts, body }) => ({ id, routing_key: routingKey, reason, attempts, body });
+    const line = ({ id, routingKey, reason, attempts, body }) => ({
+      id,
+      routing_key: routingKey,
+      reason,
+      attempts,
+      body,
+    });
     return { dead: found.map(line) };
   }
 
   async replay({ name, action = "retry" }) {
-    const { seen, replayed, discarded, remaining } = await replayAll(name, { broker: this.#broker, decide: () => action });
+    const { seen, replayed, discarded, remaining } = await replayAll(name, {
+      broker: this.#broker,
+      decide: () => action,
+    });
     return { seen, replayed, discarded, remaining };
   }
 
@@ -122,7 +131,8 @@ async function answer({ do: command, n = 0, ...asked }) {
   // What is left out may be written as null.
   const fields = Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== null));
   try {
-    if (!COMMANDS.has(command)) throw Object.assign(new Error(`there is no command ${command}`), { code: "INVALID_OPTION" });
+    if (!COMMANDS.has(command))
+      throw Object.assign(new Error(`there is no command ${command}`), { code: "INVALID_OPTION" });
     say(command, { n, ...(await client[command](fields)) });
   } catch (error) {
     if (error.code === undefined) throw error;
@@ -130,7 +140,9 @@ async function answer({ do: command, n = 0, ...asked }) {
   }
 }
 
-const COMMANDS = new Set("connect publish publish_event subscribe health stats depths dead_letters replay delete stop".split(" "));
+const COMMANDS = new Set(
+  "connect publish publish_event subscribe health stats depths dead_letters replay delete stop".split(" "),
+);
 
 for await (const line of createInterface({ input: process.stdin })) {
   const request = JSON.parse(line);

@@ -53,7 +53,8 @@ function unsteady({ short_ms, long_ms, mended_after_ms }, { data, retries, times
   const [kind, times] = mood(data.seq);
   if (kind === "short" && retries < times) return ["retry", retry([short_ms], 0)];
   if (kind === "long" && retries < times) return ["retry", retry([long_ms], 0)];
-  if (kind === "dead" && Date.now() - timestamp.getTime() < mended_after_ms) return ["dead", new DeadLetter("too-young")];
+  if (kind === "dead" && Date.now() - timestamp.getTime() < mended_after_ms)
+    return ["dead", new DeadLetter("too-young")];
   return ["ok"];
 }
 

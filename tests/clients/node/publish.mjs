@@ -21,7 +21,12 @@ export async function publish(publisher, work) {
     while ((waiting.size + 1) * size > most) await Promise.race(waiting);
     const numbers = Array.from({ length: Math.min(size, count - sent) }, (_, at) => first + sent + at);
     sent += numbers.length;
-    const sending = send(publisher, numbers.map((seq) => event(work, seq)), delayMs, report).then(() => {
+    const sending = send(
+      publisher,
+      numbers.map((seq) => event(work, seq)),
+      delayMs,
+      report,
+    ).then(() => {
       waiting.delete(sending);
     });
     waiting.add(sending);
