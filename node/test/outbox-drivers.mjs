@@ -104,79 +104,56 @@ class Pg extends Postgres {
   }
 }
 
-class PostgresJs extends Postgres {
-  static driver = "postgres";
+/** A library whose transactions are functions that it calls: `handle` opens what has them, `opening` names the method. */
+const calling = (base, driver, handle, opening = "transaction") =>
+  class extends base {
+    static driver = driver;
 
-  sql() {
-    const sql = postgres(this.url, { max: 1 });
-    this.keep(() => sql.end({ timeout: 1 }));
-    return sql;
-  }
+    async open() {
+      const { db, close } = await handle(this.url);
+      this.keep(close);
+      return db;
+    }
 
-  begin() {
-    return held((body) => this.sql().begin(body));
-  }
+    async begin() {
+      const db = await this.open();
+      return held((body) => db[opening](body));
+    }
 
-  async loose() {
-    return this.sql();
-  }
-}
+    async loose() {
+      const db = await this.open();
+      // What a program of TypeORM has in hand.
+      return db.manager ?? db;
+    }
+  };
 
-class KnexPg extends Postgres {
-  static driver = "Knex";
+const knex = (client) => (connection) => {
+  const db = require("knex")({ client, connection });
+  return { db, close: () => db.destroy() };
+};
 
-  knex() {
-    const knex = require("knex")({ client: "pg", connection: this.url });
-    this.keep(() => knex.destroy());
-    return knex;
-  }
+const PostgresJs = calling(
+  Postgres,
+  "postgres",
+  (url) => {
+    const db = postgres(url, { max: 1 });
+    return { db, close: () => db.end({ timeout: 1 }) };
+  },
+  "begin",
+);
 
-  begin() {
-    return held((body) => this.knex().transaction(body));
-  }
+const KnexPg = calling(Postgres, "Knex", knex("pg"));
 
-  async loose() {
-    return this.knex();
-  }
-}
+const DrizzlePg = calling(Postgres, "Drizzle", (connectionString) => {
+  const client = new pg.Pool({ connectionString });
+  return { db: require("drizzle-orm/node-postgres").drizzle({ client }), close: () => client.end() };
+});
 
-class DrizzlePg extends Postgres {
-  static driver = "Drizzle";
-
-  db() {
-    const pool = new pg.Pool({ connectionString: this.url });
-    this.keep(() => pool.end());
-    return require("drizzle-orm/node-postgres").drizzle({ client: pool });
-  }
-
-  begin() {
-    return held((body) => this.db().transaction(body));
-  }
-
-  async loose() {
-    return this.db();
-  }
-}
-
-class TypeOrm extends Postgres {
-  static driver = "TypeORM";
-
-  async source() {
-    const { DataSource } = require("typeorm");
-    const source = await new DataSource({ type: "postgres", url: this.url }).initialize();
-    this.keep(() => source.destroy());
-    return source;
-  }
-
-  async begin() {
-    const source = await this.source();
-    return held((body) => source.transaction(body));
-  }
-
-  async loose() {
-    return (await this.source()).manager;
-  }
-}
+const TypeOrm = calling(Postgres, "TypeORM", async (url) => {
+  const { DataSource } = require("typeorm");
+  const db = await new DataSource({ type: "postgres", url }).initialize();
+  return { db, close: () => db.destroy() };
+});
 
 /** What Prisma's client shows of an interactive transaction, over a client of pg: its generator needs the network. */
 class PrismaStandIn extends Pg {
@@ -238,23 +215,7 @@ class MySql extends Database {
   }
 }
 
-class KnexMySql extends MySql {
-  static driver = "Knex mysql2";
-
-  knex() {
-    const knex = require("knex")({ client: "mysql2", connection: this.url });
-    this.keep(() => knex.destroy());
-    return knex;
-  }
-
-  begin() {
-    return held((body) => this.knex().transaction(body));
-  }
-
-  async loose() {
-    return this.knex();
-  }
-}
+const KnexMySql = calling(MySql, "Knex mysql2", knex("mysql2"));
 
 class Sqlite extends Database {
   dialect = "sqlite";
