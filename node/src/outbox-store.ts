@@ -88,8 +88,12 @@ export class ChildStore implements Store {
   #child!: ChildProcess;
   #last = 0;
   #pause = PAUSE;
+  /** Whether the process runs, as far as is known. */
+  #up = false;
+  /** Whether it has ever reached the file. */
+  #worked = false;
   #closed = false;
-  #ended: Promise<void> = Promise.resolve();
+  #ended: Promise<unknown> = Promise.resolve();
 
   private constructor(url: string, table: string) {
     this.#first = JSON.stringify({ store: url, table });
@@ -119,7 +123,8 @@ export class ChildStore implements Store {
       health: () => this.#ask({ do: "health", relay }),
       metrics: () => this.#ask({ do: "metrics", relay }),
       stop: async () => {
-        if (this.#relays.delete(relay)) await this.#ask({ do: "stop", relay });
+        // With the process the relay is gone too, and it is not started again.
+        if (this.#relays.delete(relay) && this.#up) await this.#ask({ do: "stop", relay });
       },
     };
   }
@@ -136,6 +141,7 @@ export class ChildStore implements Store {
     if (this.#closed) {
       return Promise.reject(failure("CLOSED", "the outbox was closed", { remedy: "make another one" }));
     }
+    if (!this.#up) return Promise.reject(lost());
     return new Promise((resolve, reject) => {
       this.#last += 1;
       this.#waiting.set(this.#last, { resolve, reject });
@@ -158,16 +164,18 @@ export class ChildStore implements Store {
       stdio: ["pipe", "pipe", "inherit"],
     });
     this.#child = child;
+    this.#up = true;
     // A pipe that is gone shows as the end of the process.
     child.stdin.on("error", () => {});
     const started = new Promise<string>((resolve, reject) => this.#waiting.set(0, { resolve, reject }));
     createInterface({ input: child.stdout }).on("line", (line) => this.#answered(line));
     this.#ended = new Promise((resolve) => {
-      child.on("error", () => this.#gone(resolve));
-      child.on("close", () => this.#gone(resolve));
-    });
+      child.on("error", resolve);
+      child.on("close", resolve);
+    }).then(() => this.#gone());
     child.stdin.write(`${this.#first}\n`);
     await started;
+    this.#worked = true;
     this.#pause = PAUSE;
   }
 
@@ -180,25 +188,19 @@ export class ChildStore implements Store {
     else waiting?.resolve(ok ?? "");
   }
 
-  #gone(ended: () => void): void {
-    ended();
-    const lost = [...this.#waiting.values()];
-    const first = this.#waiting.has(0);
+  #gone(): void {
+    this.#up = false;
+    const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
-    for (const one of lost) {
-      one.reject(
-        failure("CONNECTION_FAILED", "the process that works on the file ended", {
-          remedy: "try again: it is started again",
-        }),
-      );
-    }
+    for (const one of waiting) one.reject(lost());
     // One that never worked is the caller's to try again.
-    if (this.#closed || (first && this.#relays.size === 0)) return;
+    if (this.#closed || !this.#worked) return;
     setTimeout(() => void this.#again(), this.#pause).unref();
     this.#pause = Math.min(this.#pause * 2, PAUSE_MAX);
   }
 
   async #again(): Promise<void> {
+    if (this.#closed) return;
     try {
       await this.#spawn();
     } catch {
@@ -207,4 +209,10 @@ export class ChildStore implements Store {
     }
     for (const asked of this.#relays.values()) void this.#ask({ ...asked, again: true }).catch(() => {});
   }
+}
+
+function lost(): Error {
+  return failure("CONNECTION_FAILED", "the process that works on the file ended", {
+    remedy: "try again: it is started again",
+  });
 }

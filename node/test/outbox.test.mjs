@@ -1,7 +1,7 @@
 // The scenarios of tests/conformance/outbox with every driver, on the databases that are there.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Broker, DomainEvent, Inbox, Outbox, Publisher, Retry, Subscriber } from "../dist/index.mjs";
@@ -171,6 +171,83 @@ for (const { make, skip } of drivers) {
 test("an object of no driver is refused", () => {
   assert.throws(() => new Outbox().add({}, new DomainEvent("a.b", {})), /no connection that the outbox knows/);
 });
+
+const sqliteDriver = drivers.find(({ make }) => make.driver === "node:sqlite");
+
+test("node:sqlite: the process of a file is killed again and again, and goes on", async (t) => {
+  if (sqliteDriver.skip !== undefined) return t.skip(sqliteDriver.skip);
+  if (process.platform !== "linux") return t.skip("finds its child by way of /proc");
+  const database = new sqliteDriver.make(folder(t));
+  const url = `sqlite:${join(database.folder, "broker.db")}`;
+  const broker = new Broker(url, { logger: quiet });
+  const subscriber = new Subscriber(broker);
+  const first = new Map();
+  subscriber.handle("#", { name: "all", prefetch: 1000 }, ({ id, key, data }) => {
+    if (!first.has(id)) first.set(id, { key, data });
+  });
+  const outbox = new Outbox(database.url, { table: database.table });
+  after(t, async () => {
+    await subscriber.stop();
+    await broker.close();
+    await outbox.close();
+    await database.finish();
+  });
+  await subscriber.start();
+  await outbox.install();
+  const relay = await outbox.relay(url, {
+    pollInterval: { ms: 20 },
+    batch: 7,
+    // Whoever comes after a killed one waits for so long.
+    lease: { seconds: 2 },
+    publishTimeout: { ms: 900 },
+  });
+  const { connection } = await database.begin();
+  connection.exec("ROLLBACK");
+  let written = 0;
+  for (let round = 0; round < 3; round += 1) {
+    for (let rows = 0; rows < 20; rows += 1) {
+      connection.exec("BEGIN IMMEDIATE");
+      for (let n = 0; n < 5; n += 1, written += 1) {
+        outbox.add(connection, new DomainEvent("a.b", written, { id: `e${written}`, key: `k${written % 3}` }));
+      }
+      connection.exec("COMMIT");
+    }
+    // In the middle of its work.
+    await until(() => first.size > round * 100);
+    const [child] = children();
+    process.kill(child, "SIGKILL");
+    // What is asked meanwhile is answered: with a refusal at first.
+    await until(() =>
+      outbox.status().then(
+        () => !children().includes(child),
+        (error) => assert.equal(error.code, "CONNECTION_FAILED"),
+      ),
+    );
+  }
+  await until(() => first.size === written);
+  await outbox.drain();
+  assert.equal((await outbox.status()).pending, 0);
+  for (const wanted of ["k0", "k1", "k2"]) {
+    const order = [...first.values()].filter(({ key }) => key === wanted).map(({ data }) => data);
+    assert.deepEqual(
+      order,
+      order.toSorted((a, b) => a - b),
+    );
+  }
+  assert.equal(connection.prepare("PRAGMA integrity_check").get().integrity_check, "ok");
+  await relay.stop();
+});
+
+/** Processes that this one has started and that live. */
+function children() {
+  const tasks = `/proc/${process.pid}/task`;
+  return readdirSync(tasks).flatMap((task) =>
+    readFileSync(join(tasks, task, "children"), "utf8")
+      .split(" ")
+      .filter(Boolean)
+      .map(Number),
+  );
+}
 
 const pgDriver = drivers.find(({ make }) => make.driver === "pg");
 

@@ -2,11 +2,12 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { newerNode } from "./newer-node.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 let project;
@@ -61,23 +62,6 @@ test("newer Node: await using, and node:sqlite beside the embedded store", (t) =
   const out = node(["newer.mjs"], newer);
   assert.equal(out, `false\n${process.platform === "linux" ? "STORE_SHARED_IN_PROCESS\n" : ""}`);
 });
-
-/** Node 24 from npm, kept beside the other packages. */
-function newerNode() {
-  if (Number.parseInt(process.versions.node, 10) >= 24) return process.execPath;
-  const name = `node-${process.platform}-${process.arch}`;
-  const folder = join(root, "node_modules/.newer");
-  const program = join(folder, `node_modules/${name}/bin/node`);
-  if (existsSync(program)) return program;
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, "package.json"), "{}");
-  try {
-    npm(["install", "--prefix", folder, `${name}@24.21.0`], folder);
-  } catch {
-    return undefined;
-  }
-  return existsSync(program) ? program : undefined;
-}
 
 test("the README's programs run as they are printed", () => {
   const readme = readFileSync(join(root, "README.md"), "utf8");
