@@ -1,7 +1,6 @@
 // The addon, as `bindings/node` has it, loaded when the first object needs it: importing the package costs nothing.
 
-import { join } from "node:path";
-import { failure } from "./error";
+import { loadAddon } from "./addon";
 
 /** A flat array: number, routing key, id, seconds, object id, retries, headers, data, number, … */
 export type RawBatch = (number | string | null | Record<string, HeaderValue>)[];
@@ -232,40 +231,6 @@ let loaded: Native | undefined;
 
 /** The addon. The first call loads it. */
 export function native(): Native {
-  loaded ??= load();
+  loaded ??= loadAddon() as Native;
   return loaded;
-}
-
-/** Where the addon of this platform may be, the most likely first. */
-function candidates(): string[] {
-  const base = `${process.platform}-${process.arch}`;
-  const triples =
-    process.platform === "linux"
-      ? [`${base}-gnu`, `${base}-musl`]
-      : process.platform === "win32"
-        ? [`${base}-msvc`]
-        : [base];
-  return triples.flatMap((triple) => [
-    join(__dirname, "..", "prebuilds", triple, "tidings.node"),
-    `@tidings/${triple}`,
-  ]);
-}
-
-function load(): Native {
-  const failures: unknown[] = [];
-  for (const place of candidates()) {
-    try {
-      return require(place) as Native;
-    } catch (error) {
-      if ((error as { code?: string }).code !== "MODULE_NOT_FOUND") failures.push(error);
-    }
-  }
-  throw failure(
-    "BROKER_SERVICE_LOAD_FAILED",
-    `tidings has no addon that works for ${process.platform}-${process.arch}`,
-    {
-      remedy: "reinstall without --omit=optional, or build it: cargo build --release -p tidings-node",
-      cause: failures[0],
-    },
-  );
 }
