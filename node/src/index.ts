@@ -52,9 +52,9 @@ export {
   replayEvent,
 } from "./replay";
 export type { DeadLetterEntry, DeadLetterFilter, DeadLettersOptions } from "./replay-filter";
-export { Running, type SubscriptionHealth } from "./running";
+export { Running, type SubscriptionHealth, type SubscriptionOrder } from "./running";
 export type { SchemaIssue, SchemaResult, StandardSchema } from "./schema";
 export { type HandleOptions, type StartOptions, Subscriber, type SubscriberOptions } from "./subscriber";
-export type { SubscriptionOptions } from "./subscription-options";
+export type { OrderedOptions, SubscriptionOptions } from "./subscription-options";
 export { messageBroker, Tidings, type TidingsOptions, tidings } from "./tidings";
 export { TidingsError } from "./tidings-error";

@@ -81,6 +81,7 @@ export interface NativeOptions {
   ordered?: boolean | undefined;
   onRetry?: string | undefined;
   onDead?: string | undefined;
+  holdMaxMs?: number | undefined;
   deadLetter?: boolean | undefined;
   queueType?: string | undefined;
   compat?: boolean | undefined;

@@ -24,8 +24,24 @@ export interface SubscriptionHealth {
   recoveries: number;
   /** What ended the connection or consumer last. */
   lastError: string | null;
-  /** What holds it back, if something does: `prefetch`, `suspect`. */
+  /** What holds it back, if something does: `prefetch`, `suspect`, `max_parked`. */
   limitedBy: string | null;
+  /** Ordered subscriptions on RabbitMQ: whether this process owns it, and what waits here. */
+  order: SubscriptionOrder | null;
+}
+
+/** Who runs an ordered subscription, and which keys wait in it. */
+export interface SubscriptionOrder {
+  /** This process (host, process, connection), if it is the one that runs it. */
+  owners: string[];
+  /** Keys whose first event waits for its retry in memory. */
+  waitingKeys: number;
+  /** Keys that wait in a queue of their own: for a long retry, or behind a dead event. */
+  parkedKeys: number;
+  /** Of those, the ones behind a dead event. */
+  deadKeys: number;
+  /** How long the first event has waited that has done so longest. */
+  oldestWaitingSeconds: number | null;
 }
 
 /** A started subscriber. It keeps the process alive until it is stopped. */

@@ -6,6 +6,19 @@ import type { Redact } from "./outcome";
 import { RetryPolicy } from "./policy";
 import type { StandardSchema } from "./schema";
 
+/** How the events of a key keep their order. */
+export interface OrderedOptions {
+  /** Whether the later events of a key wait behind one that is to be retried (default), or pass it. */
+  onRetry?: "wait" | "pass" | undefined;
+  /** Whether a key stops at a dead event until that is replayed or discarded (default), or goes on without it. */
+  onDead?: "park" | "skip" | undefined;
+  /**
+   * RabbitMQ: a key whose head is to be retried within this time is held in memory; after a longer delay it comes back
+   * from a queue of its own (default 60 s, at most 5 min).
+   */
+  holdMax?: Delay | undefined;
+}
+
 /** Everything that a subscription can be told. */
 export interface SubscriptionOptions<T = unknown> {
   /** Most retries of one event, those that the handler asks for included (default 0). Not beside `retry`. */
@@ -17,7 +30,7 @@ export interface SubscriptionOptions<T = unknown> {
   /** Most events fetched and not settled (default 2 × concurrency, at least 16). */
   prefetch?: number | undefined;
   /** The events of a key are first handled in the order the transport accepted them, one at a time. */
-  ordered?: boolean | { onRetry?: "wait" | "pass"; onDead?: "park" | "skip" } | undefined;
+  ordered?: boolean | OrderedOptions | undefined;
   /** A handler that runs longer has failed with type `Timeout`; `context.signal` tells it. Default: no limit. */
   timeout?: Delay | undefined;
   /** What the data must be: a zod, valibot, arktype or other Standard Schema. What does not fit is a dead letter. */
@@ -75,6 +88,7 @@ export function nativeOptions(
     });
   }
   const { ordered, schema, retry } = options;
+  const order: OrderedOptions = typeof ordered === "object" ? ordered : {};
   if (schema !== undefined && (schema as StandardSchema)?.["~standard"]?.version !== 1) {
     throw new TypeError("schema must be a Standard Schema (zod, valibot, arktype, …)");
   }
@@ -90,8 +104,9 @@ export function nativeOptions(
     concurrency: count("concurrency", options.concurrency, 1),
     prefetch: count("prefetch", options.prefetch, 1),
     ordered: ordered !== undefined && ordered !== false,
-    onRetry: typeof ordered === "object" ? ordered.onRetry : undefined,
-    onDead: typeof ordered === "object" ? ordered.onDead : undefined,
+    onRetry: order.onRetry,
+    onDead: order.onDead,
+    holdMaxMs: millis("holdMax", order.holdMax),
     deadLetter: options.deadLetter,
     queueType: options.queueType,
     compat: options.compat,

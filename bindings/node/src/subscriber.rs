@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use napi::bindgen_prelude::{Array, Env, Uint32Array};
 use napi_derive::napi;
 use parking_lot::Mutex;
+use tidings::transport::OrderState;
 use tidings::{
     Deliveries, Delivery, Error, ErrorKind, KeyOrder, OnDead, OnRetry, QueueType, Result, SubscriptionHealth,
     SubscriptionOptions,
@@ -32,6 +33,7 @@ pub struct Options {
     pub on_retry: Option<String>,
     /// `park` (default) or `skip`.
     pub on_dead: Option<String>,
+    pub hold_max_ms: Option<f64>,
     pub dead_letter: Option<bool>,
     /// `quorum` (default) or `classic`.
     pub queue_type: Option<String>,
@@ -266,6 +268,9 @@ fn subscription_options(from: Options) -> Result<SubscriptionOptions> {
     if let Some(millis) = from.lease_ms {
         spec.lease = duration("leaseMs", millis)?;
     }
+    if let Some(millis) = from.hold_max_ms {
+        spec.hold_max = duration("holdMaxMs", millis)?;
+    }
     if let Some(millis) = from.max_hold_ms {
         spec.max_hold = duration("maxHoldMs", millis)?;
     }
@@ -311,6 +316,17 @@ fn health_json(health: &SubscriptionHealth) -> String {
         "recoveries": health.recoveries,
         "lastError": health.last_error,
         "limitedBy": health.limited_by,
+        "order": health.order.as_ref().map(order_json),
     })
     .to_string()
+}
+
+fn order_json(order: &OrderState) -> serde_json::Value {
+    serde_json::json!({
+        "owners": order.owners,
+        "waitingKeys": order.waiting_keys,
+        "parkedKeys": order.parked_keys,
+        "deadKeys": order.dead_keys,
+        "oldestWaitingSeconds": order.oldest_waiting.map(|age| age.as_secs_f64()),
+    })
 }
