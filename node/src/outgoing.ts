@@ -3,6 +3,9 @@
 import { bridge, type Waiting } from "./bridge";
 import type { NativePublisher } from "./native";
 
+/** As it is when the package is loaded: jest's fake timers replace it by one that a test has to drive. */
+const { nextTick } = process;
+
 /** Events of one publisher that are handed to the engine and not confirmed; further ones wait for their turn. */
 const MOST_IN_FLIGHT = 8192;
 
@@ -104,7 +107,7 @@ export class Line {
   #schedule(): void {
     if (this.#scheduled || !this.#opened) return;
     this.#scheduled = true;
-    process.nextTick(() => {
+    nextTick(() => {
       this.#scheduled = false;
       this.#cross();
     });

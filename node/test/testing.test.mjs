@@ -70,3 +70,5 @@ test("advance stops at everything on the way; what handlers publish counts", asy
   await subscriber.stop();
   await broker.close();
 });
+
+test("under vitest and jest", { skip: "their packages are many: tests/node package, which `make test-long` runs" });
