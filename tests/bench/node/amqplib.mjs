@@ -5,15 +5,20 @@ import { byHand } from "./event.mjs";
 
 const amqplib = createRequire(`${process.env.TIDINGS_BENCH_PEERS}/`)("amqplib");
 
-export async function publisher({ url, exchange }) {
+/** `mandatory`: does all that Tidings does, which tells its callers whether a queue took the event. */
+export async function publisher({ url, exchange, mandatory = false }) {
   const connection = await amqplib.connect(url);
   const channel = await connection.createConfirmChannel();
+  const unrouted = new Set();
+  channel.on("return", ({ properties }) => unrouted.add(properties.messageId));
   return {
     send(routingKey, data, key) {
       const { id, body } = byHand(routingKey, data, key);
       const options = { persistent: true, messageId: id, contentType: "application/json" };
+      if (mandatory) Object.assign(options, { mandatory, timestamp: Math.floor(Date.now() / 1000) });
       return new Promise((resolve, reject) => {
-        channel.publish(exchange, routingKey, body, options, (error) => (error ? reject(error) : resolve()));
+        const confirmed = (error) => (error ? reject(error) : resolve({ id, routed: !unrouted.delete(id) }));
+        channel.publish(exchange, routingKey, body, options, confirmed);
       });
     },
     close: () => connection.close(),

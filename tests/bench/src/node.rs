@@ -128,6 +128,8 @@ pub(crate) async fn publish(
         "warm": WARM,
     });
     let in_batches = merged(&settings, &json!({ "batch": BATCH }));
+    // Tidings publishes with both, and its receipts say whether a queue took the event.
+    let alike = merged(&settings, &json!({ "mandatory": true }));
     let notes = Notes::default();
     let run = |name: &'static str, ours: bool, program: &'static str, settings: &Value| {
         let (settings, admin, queue, notes) = (settings.clone(), &admin, &queue, &notes);
@@ -142,6 +144,7 @@ pub(crate) async fn publish(
     let mut contenders = vec![
         run("tidings, publish", true, "tidings", &settings),
         run("amqplib, confirm channel", false, "amqplib", &settings),
+        run("amqplib, mandatory, timestamp", false, "amqplib", &alike),
         run("rabbitmq-client", false, "rabbitmq-client", &settings),
         run("tidings, publishBatch of 100", true, "tidings", &in_batches),
     ];
