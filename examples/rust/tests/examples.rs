@@ -14,6 +14,8 @@ fn examples() -> BTreeMap<&'static str, &'static str> {
         ("04-retry", env!("CARGO_BIN_EXE_04-retry")),
         ("05-dead-letter-and-replay", env!("CARGO_BIN_EXE_05-dead-letter-and-replay")),
         ("06-ordered-keys", env!("CARGO_BIN_EXE_06-ordered-keys")),
+        ("07-outbox", env!("CARGO_BIN_EXE_07-outbox")),
+        ("08-inbox", env!("CARGO_BIN_EXE_08-inbox")),
         ("09-testing-without-a-broker", env!("CARGO_BIN_EXE_09-testing-without-a-broker")),
         ("10-graceful-shutdown", env!("CARGO_BIN_EXE_10-graceful-shutdown")),
     ])

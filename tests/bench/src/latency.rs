@@ -85,7 +85,8 @@ pub(crate) async fn of_delays(options: &Options, results: &mut Results, server: 
 /// Microseconds from the call (or from when the delay is over) to the handler, for each event.
 async fn publish_and_handle(url: &str, count: usize, rate: f64, delays: Option<&[u64]>) -> Result<Vec<f64>, BoxError> {
     let broker = Broker::connect(url).await?;
-    let name = format!("bench-latency-{}", std::process::id());
+    // Never the same again: RabbitMQ's dead-letter workers take a second to find out that a queue was deleted and is back.
+    let name = format!("bench-latency-{}", tidings::event::new_id());
     let (sender, receiver) = unbounded_channel();
     let subscriber = broker.subscriber();
     subscriber.subscription(&name).exchange(EXCHANGE).bind("#").prefetch(1000).handle(move |event: DomainEvent| {
