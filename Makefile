@@ -45,6 +45,7 @@ test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, re
 	$(SERVICES) tests/node package
 	$(SERVICES) TIDINGS_LONG=1 tests/python
 	$(SERVICES) tests/python faults --events 20000
+	$(SERVICES) tests/python django
 	$(SERVICES) tests/python wheel
 
 faults: toolchain brokers ## Kills, cuts and freezes while a ledger counts

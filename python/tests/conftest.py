@@ -71,7 +71,8 @@ def script(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def start(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         path = tmp_path / f"script{len(started)}.py"
         path.write_text(textwrap.dedent(code))
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONUNBUFFERED": "1"}
+        path_of_tests = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path_of_tests, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
             [sys.executable, str(path), *arguments],
             stdin=subprocess.DEVNULL,
