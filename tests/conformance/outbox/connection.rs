@@ -60,20 +60,6 @@ impl Connection {
         })
     }
 
-    /// The first column of a query's rows, which is a text.
-    pub(crate) async fn texts(&self, sql: &str) -> Result<Vec<String>, BoxError> {
-        Ok(match self {
-            Self::Postgres(client) => {
-                let rows = client.query(sql, &[]).await?;
-                rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?
-            }
-            Self::MySql(connection) => connection.lock().await.query(sql).await?,
-            Self::Sqlite(connection) => blocking(connection, |connection| {
-                connection.prepare(sql)?.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()
-            })?,
-        })
-    }
-
     /// Runs what a writer rendered. Not every statement of it changes rows: locks are taken by a query.
     pub(crate) async fn run(&self, statements: &[Statement]) -> Result<(), BoxError> {
         for statement in statements {

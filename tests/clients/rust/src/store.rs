@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use mysql_async::prelude::Queryable as _;
 use parking_lot::Mutex;
 use tidings::inbox::{InboxWriter, Transactions};
 use tidings::outbox::{Dialect, Outbox, OutboxWriter, Statement, Tables};
@@ -77,9 +78,22 @@ impl Store {
 
     /// The ids of all effects.
     pub(crate) async fn effects(&self) -> Result<Vec<String>> {
-        let read =
-            async { Connection::open(&self.url).await?.texts(&format!("SELECT id FROM {}_fx", self.table)).await };
-        read.await.map_err(database)
+        self.read(&format!("SELECT id FROM {}_fx", self.table)).await.map_err(database)
+    }
+
+    /// The texts that a query finds.
+    async fn read(&self, sql: &str) -> Result<Vec<String>, BoxError> {
+        Ok(match Connection::open(&self.url).await? {
+            Connection::Postgres(client) => {
+                let rows = client.query(sql, &[]).await?;
+                rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?
+            }
+            Connection::MySql(connection) => connection.into_inner().query(sql).await?,
+            Connection::Sqlite(connection) => {
+                let connection = connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                connection.prepare(sql)?.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()?
+            }
+        })
     }
 
     /// Removes the tables.
