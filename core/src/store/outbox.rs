@@ -1,4 +1,7 @@
-//! The outbox in any SQL database.
+//! The outbox in any SQL database: what relays read and settle. Their leases are in `leases`, what operators ask in `care`.
+
+mod care;
+mod leases;
 
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ const PROCESSED: &str = "5";
 
 /// What a relay reads of a row.
 const ROW: &str = "id, exchange, ordering_key, headers, body, attempts";
+/// Most rows that one statement looks for in order to change them.
+const SOME: usize = 1000;
 /// Longest error text that is kept, in bytes.
 const MAX_ERROR: usize = 2000;
 
@@ -76,14 +81,24 @@ impl<D: Driver> SqlStore<D> {
         sql.sql(&format!(" AND EXISTS (SELECT 1 FROM {} WHERE owner = ", self.relay)).bind(self.text(owner)).sql(")")
     }
 
-    /// Makes whoever assigns parts wait for whoever does so already, so that it sees what came of it.
-    fn turn(&self) -> Option<Statement> {
-        let lock = match self.dialect() {
-            // It has one writer at a time.
-            Dialect::Sqlite => return None,
-            Dialect::Postgres | Dialect::MySql => "FOR UPDATE",
-        };
-        Some(self.sql(&format!("SELECT part FROM {} WHERE part = 0 {lock}", self.part)).done())
+    /// The table in an UPDATE, which finds its rows by this index. MySQL locks every row that it looks at, and waits for those
+    /// of transactions that are open: it must not look at others.
+    fn found_by(&self, index: &str) -> String {
+        let outbox = &self.outbox;
+        if self.dialect() == Dialect::MySql { format!("{outbox} FORCE INDEX ({index})") } else { outbox.clone() }
+    }
+
+    /// As [`found_by`](Self::found_by), of rows that are named by their ids.
+    fn found_by_id(&self) -> String {
+        self.found_by("PRIMARY")
+    }
+
+    /// The beginning of a DELETE of rows that are named by their ids.
+    fn delete_by_id(&self) -> String {
+        // MySQL takes the name of an index only where a DELETE could have several tables.
+        let several = if self.dialect() == Dialect::MySql { "doomed FROM" } else { "FROM" };
+        let table = self.found_by_id().replacen(" FORCE", " AS doomed FORCE", 1);
+        format!("DELETE {several} {table}")
     }
 
     /// Ready rows carry no time; this lets MySQL read them from one index in the order of their ids.
@@ -108,7 +123,7 @@ impl<D: Driver> SqlStore<D> {
             let sql = self
                 .sql(&format!(
                     "UPDATE {} SET state = {state}, attempts = attempts + 1, available_at = {} + ",
-                    self.outbox,
+                    self.found_by_id(),
                     self.dialect().now()
                 ))
                 .bind(after)
@@ -129,10 +144,10 @@ impl<D: Driver> SqlStore<D> {
             let now = self.dialect().now();
             self.sql(&format!(
                 "UPDATE {} SET state = {PROCESSED}, available_at = NULL, processed_at = {now}",
-                self.outbox
+                self.found_by_id()
             ))
         } else {
-            self.sql(&format!("DELETE FROM {}", self.outbox))
+            self.sql(&self.delete_by_id())
         };
         let sql =
             sql.sql(&format!(" WHERE state IN ({READY}, {RETRYING}) AND id")).any_of(settled.done.iter().copied());
@@ -193,73 +208,27 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
     }
 
     async fn join(&self, owner: &str, fence: &str, lease: Duration) -> Result<()> {
-        let now = self.driver.lease_clock();
-        let sql = self
-            .sql(&format!("INSERT INTO {} (owner, fence, until, started_at) VALUES (", self.relay))
-            .bind(self.text(owner))
-            .sql(", ")
-            .bind(self.text(fence))
-            .sql(&format!(", {now} + "))
-            .bind(micros(lease))
-            .sql(&format!(", {now})"));
-        self.driver.run(sql.done()).await.map(drop)
+        self.enter(owner, fence, lease).await
     }
 
     async fn renew(&self, owner: &str, lease: Duration) -> Result<Vec<Member>> {
-        let now = self.driver.lease_clock();
-        let prolong = self
-            .sql(&format!("UPDATE {} SET until = {now} + ", self.relay))
-            .bind(micros(lease))
-            .sql(" WHERE owner = ")
-            .bind(self.text(owner));
-        let list = self.sql(&format!("SELECT owner, fence, until - {now} FROM {}", self.relay));
-        self.driver.run(prolong.done()).await?;
-        let members = self.driver.run(list.done()).await?.rows.into_iter().map(|row| {
-            let mut row = Reader::new(row);
-            let (owner, fence) = (row.text().unwrap_or_default(), row.text().unwrap_or_default());
-            Member { owner, fence, left: duration(row.int().unwrap_or(0)) }
-        });
-        Ok(members.collect())
+        self.prolong(owner, lease).await
     }
 
     async fn evict(&self, owner: &str) -> Result<bool> {
-        let now = self.driver.lease_clock();
-        let sql = self.sql(&format!("DELETE FROM {} WHERE until <= {now} AND owner = ", self.relay));
-        let evict = sql.bind(self.text(owner)).done();
-        let outputs = self.driver.transaction(self.turn().into_iter().chain([evict]).collect()).await?;
-        Ok(outputs.last().is_some_and(|output| output.affected > 0))
+        self.remove_expired(owner).await
     }
 
     async fn acquire(&self, owner: &str, most: usize) -> Result<Vec<u16>> {
-        let free = format!("(owner IS NULL OR owner NOT IN (SELECT owner FROM {}))", self.relay);
-        let mut statements: Vec<_> = self.turn().into_iter().collect();
-        if most > 0 {
-            let look = self.sql(&format!("SELECT part FROM {} WHERE {free}", self.part)).done();
-            let mut parts = numbers(self.driver.run(look).await?);
-            // Relays that start at the same time do not all want the same ones.
-            fastrand::shuffle(&mut parts);
-            parts.truncate(most);
-            let take = self.sql(&format!("UPDATE {} SET owner = ", self.part)).bind(self.text(owner));
-            let take = take.sql(&format!(" WHERE {free} AND part")).any_of(parts);
-            statements.push(self.held_by(take, owner).done());
-        }
-        let have = self.sql(&format!("SELECT part FROM {} WHERE owner = ", self.part)).bind(self.text(owner));
-        statements.push(have.sql(" ORDER BY part").done());
-        let outputs = self.driver.transaction(statements).await?;
-        let parts = outputs.into_iter().next_back().map(numbers).unwrap_or_default();
-        Ok(parts.into_iter().filter_map(|part| u16::try_from(part).ok()).collect())
+        self.take_parts(owner, most).await
     }
 
     async fn release(&self, owner: &str, parts: &[u16]) -> Result<()> {
-        let sql = self.sql(&format!("UPDATE {} SET owner = NULL WHERE owner = ", self.part)).bind(self.text(owner));
-        let release = sql.sql(" AND part").any_of(parts.iter().map(|part| i64::from(*part))).done();
-        self.driver.transaction(self.turn().into_iter().chain([release]).collect()).await.map(drop)
+        self.give_parts(owner, parts).await
     }
 
     async fn leave(&self, owner: &str) -> Result<()> {
-        let part = self.sql(&format!("UPDATE {} SET owner = NULL WHERE owner = ", self.part)).bind(self.text(owner));
-        let relay = self.sql(&format!("DELETE FROM {} WHERE owner = ", self.relay)).bind(self.text(owner));
-        self.driver.transaction(self.turn().into_iter().chain([part.done(), relay.done()]).collect()).await.map(drop)
+        self.give_all(owner).await
     }
 
     async fn poll(&self, parts: &[u16], limit: PollLimit) -> Result<Page> {
@@ -302,10 +271,14 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
         if left > 0 {
             return Ok(Some(duration(left)));
         }
+        let due = self.sql(&format!("SELECT id FROM {outbox} WHERE state = {SCHEDULED} AND available_at <= {now}"));
+        let due = Self::of_parts(due, parts).sql(" ORDER BY available_at LIMIT ").bind(count(SOME));
+        let ids = numbers(self.driver.run(due.done()).await?);
         let sql = self.sql(&format!(
-            "UPDATE {outbox} SET state = {READY}, available_at = NULL WHERE state = {SCHEDULED} AND available_at <= {now}"
+            "UPDATE {} SET state = {READY}, available_at = NULL WHERE state = {SCHEDULED} AND id",
+            self.found_by_id()
         ));
-        self.driver.run(Self::of_parts(sql, parts).done()).await?;
+        self.driver.run(sql.any_of(ids).done()).await?;
         Ok(self.next_due(parts).await?.map(duration))
     }
 
@@ -313,12 +286,14 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
         let mut statements = self.settle_failed(owner, &settled);
         statements.extend(self.settle_done(owner, &settled));
         if !settled.waiting.is_empty() {
-            let sql = self.sql(&format!("UPDATE {} SET state = {WAITING} WHERE state = {READY} AND id", self.outbox));
+            let rows = self.found_by_id();
+            let sql = self.sql(&format!("UPDATE {rows} SET state = {WAITING} WHERE state = {READY} AND id"));
             statements.push(self.held_by(sql.any_of(settled.waiting.iter().copied()), owner).done());
         }
         if !settled.unblocked.is_empty() {
-            let sql = self
-                .sql(&format!("UPDATE {} SET state = {READY} WHERE state = {WAITING} AND ordering_key", self.outbox));
+            let index = self.tables.rename(self.dialect(), "tidings_outbox_key_index").unwrap_or_default();
+            let rows = self.found_by(&index);
+            let sql = self.sql(&format!("UPDATE {rows} SET state = {READY} WHERE state = {WAITING} AND ordering_key"));
             let sql = sql.any_text(settled.unblocked.iter().map(|key| self.text(key)));
             statements.push(self.held_by(sql, owner).done());
         }
@@ -338,97 +313,31 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
     }
 
     async fn status(&self) -> Result<OutboxStatus> {
-        let sql = self.sql(&format!("SELECT state, count(*) FROM {} GROUP BY state", self.outbox));
-        let mut status = OutboxStatus::default();
-        for row in self.driver.run(sql.done()).await?.rows {
-            let mut row = Reader::new(row);
-            let (state, count) = (row.int().unwrap_or(-1), row.int().unwrap_or(0));
-            let count = u64::try_from(count).unwrap_or(0);
-            match state.to_string().as_str() {
-                FAILED => status.failed += count,
-                PROCESSED => status.processed += count,
-                _ => status.pending += count,
-            }
-        }
-        status.oldest = self.oldest().await?;
-        Ok(status)
+        self.count_states().await
     }
 
     async fn oldest(&self) -> Result<Option<Duration>> {
-        let (now, outbox) = (self.dialect().now(), &self.outbox);
-        // The first of each state is the oldest of it, or near enough.
-        let first = |state: &str| format!("(SELECT created_at FROM {outbox} WHERE {state} ORDER BY id LIMIT 1)");
-        let states = [self.ready(), "state = 2", "state = 3"].map(first);
-        let sql = self.sql(&format!("SELECT {now} - {}, {now} - {}, {now} - {}", states[0], states[1], states[2]));
-        let ages = self.driver.run(sql.done()).await?.rows.into_iter().flatten().filter_map(|value| match value {
-            Value::Int(age) => Some(age),
-            _ => None,
-        });
-        Ok(ages.max().map(duration))
+        self.oldest_age().await
     }
 
     async fn busy(&self) -> Result<bool> {
-        let (now, outbox) = (self.dialect().now(), &self.outbox);
-        let sql = format!(
-            "SELECT 1 FROM (SELECT 1 AS n) one WHERE EXISTS (SELECT 1 FROM {outbox} WHERE {}) \
-             OR EXISTS (SELECT 1 FROM {outbox} WHERE state = {RETRYING}) \
-             OR EXISTS (SELECT 1 FROM {outbox} WHERE state = {SCHEDULED} AND available_at <= {now}) \
-             OR EXISTS (SELECT 1 FROM (SELECT DISTINCT ordering_key FROM {outbox} WHERE state = {WAITING}) waiting WHERE \
-             NOT EXISTS (SELECT 1 FROM {outbox} failed WHERE failed.ordering_key = waiting.ordering_key AND state IN ({RETRYING}, {FAILED})))",
-            self.ready()
-        );
-        Ok(!self.driver.run(self.sql(&sql).done()).await?.rows.is_empty())
+        self.is_anything_due().await
     }
 
     async fn failed(&self, after: i64, limit: usize) -> Result<Vec<FailedRow>> {
-        let sql = self
-            .sql(&format!(
-                "SELECT id, event_id, routing_key, ordering_key, attempts, last_error FROM {} WHERE state = {FAILED} AND id > ",
-                self.outbox
-            ))
-            .bind(after)
-            .sql(" ORDER BY id LIMIT ")
-            .bind(count(limit));
-        let rows = self.driver.run(sql.done()).await?.rows.into_iter().map(|row| {
-            let mut row = Reader::new(row);
-            let mut failed = FailedRow::new(row.int().unwrap_or(0));
-            failed.event_id = row.text().unwrap_or_default();
-            failed.routing_key = row.text().unwrap_or_default();
-            failed.key = row.text();
-            failed.attempts = u32::try_from(row.int().unwrap_or(0)).unwrap_or(0);
-            failed.error = row.text().unwrap_or_default();
-            failed
-        });
-        Ok(rows.collect())
+        self.failed_rows(after, limit).await
     }
 
     async fn retry(&self, ids: &[i64]) -> Result<u64> {
-        let sql = self.sql(&format!(
-            "UPDATE {} SET state = {RETRYING}, attempts = 0, available_at = {} WHERE state = {FAILED} AND id",
-            self.outbox,
-            self.dialect().now()
-        ));
-        Ok(self.driver.run(sql.any_of(ids.iter().copied()).done()).await?.affected)
+        self.retry_rows(ids).await
     }
 
     async fn discard(&self, ids: &[i64]) -> Result<u64> {
-        let sql = self.sql(&format!("DELETE FROM {} WHERE state = {FAILED} AND id", self.outbox));
-        Ok(self.driver.run(sql.any_of(ids.iter().copied()).done()).await?.affected)
+        self.discard_rows(ids).await
     }
 
     async fn purge(&self, age: Duration, limit: usize) -> Result<u64> {
-        let (now, outbox) = (self.dialect().now(), &self.outbox);
-        // A subquery around the limit: MySQL has none in IN, and needs a copy of the table that is changed.
-        let sql = self
-            .sql(&format!(
-                "DELETE FROM {outbox} WHERE state = {PROCESSED} AND id IN (SELECT id FROM (SELECT id FROM {outbox} \
-                 WHERE state = {PROCESSED} AND processed_at < {now} - "
-            ))
-            .bind(micros(age))
-            .sql(" LIMIT ")
-            .bind(count(limit))
-            .sql(") old)");
-        Ok(self.driver.run(sql.done()).await?.affected)
+        self.purge_rows(age, limit).await
     }
 
     async fn listen(&self) -> Result<Option<Box<dyn WakeUp>>> {
