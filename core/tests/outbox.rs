@@ -15,3 +15,5 @@ mod relays;
 mod scenario;
 #[path = "outbox/schema.rs"]
 mod schema;
+#[path = "outbox/transactions.rs"]
+mod transactions;

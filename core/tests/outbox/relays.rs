@@ -12,7 +12,7 @@ use crate::database::{Database, databases};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
         assert!(Instant::now() < deadline, "{what}");
@@ -20,21 +20,21 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn event(key: &str, number: usize) -> OutboxEvent {
+pub(crate) fn event(key: &str, number: usize) -> OutboxEvent {
     DomainEvent::new("test.event", &json!({"key": key, "n": number})).unwrap().with_key(key).into()
 }
 
-async fn subscribed(broker: &Broker) -> Deliveries {
+pub(crate) async fn subscribed(broker: &Broker) -> Deliveries {
     broker.subscriber().subscription("all").bind("#").prefetch(20_000).deliveries().await.unwrap()
 }
 
 /// Takes `count` different events; panics where the first of each came out of the order of its key.
-async fn take(deliveries: &Deliveries, count: usize) {
+pub(crate) async fn take(deliveries: &Deliveries, count: usize) {
     take_more(deliveries, count, &mut HashMap::new()).await;
 }
 
 /// As [`take`], after others that `last` knows.
-async fn take_more(deliveries: &Deliveries, count: usize, last: &mut HashMap<String, i64>) {
+pub(crate) async fn take_more(deliveries: &Deliveries, count: usize, last: &mut HashMap<String, i64>) {
     let mut seen = 0;
     while seen < count {
         let batch = tokio::time::timeout(PATIENCE, deliveries.next(1000)).await.expect("events are missing").unwrap();
@@ -52,7 +52,7 @@ async fn take_more(deliveries: &Deliveries, count: usize, last: &mut HashMap<Str
     }
 }
 
-async fn start(database: &Database, broker: &Broker, lease: Duration) -> RunningRelay {
+pub(crate) async fn start(database: &Database, broker: &Broker, lease: Duration) -> RunningRelay {
     let relay = database.another().await.relay(broker).lease(lease).publish_timeout(lease / 3);
     relay.batch(7).poll_interval(Duration::from_millis(20)).start().await.unwrap()
 }

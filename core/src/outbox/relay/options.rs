@@ -137,10 +137,16 @@ impl Relay {
     /// Starts it as a task of this Tokio runtime. Any number may run, in any number of processes.
     ///
     /// Errors: `INVALID_OPTION` for settings that make no sense together or a store without tables, `SCHEMA_TOO_NEW`, the
-    /// store's. A broker that cannot be reached is no error: the relay waits for it.
+    /// store's. A broker that cannot be reached is no error, nor is a SQLite file that somebody else is writing for longer
+    /// than the busy time-out: the relay waits for it.
     pub async fn start(mut self) -> Result<RunningRelay> {
         self.check()?;
-        self.store.check().await?;
+        let checked = match self.store.check().await {
+            Ok(()) => true,
+            // Looked at again by the relay itself, before it does anything.
+            Err(error) if error.kind() == ErrorKind::StoreBusy => false,
+            Err(error) => return Err(error),
+        };
         if self.settings.listen && self.wake_up.is_none() {
             self.wake_up = self.store.listen().await?;
             if self.wake_up.is_none() {
@@ -149,7 +155,7 @@ impl Relay {
                     .remedy("leave it out: the relay looks by itself"));
             }
         }
-        Ok(RunningRelay::start(self))
+        Ok(RunningRelay::start(self, checked))
     }
 
     fn check(&self) -> Result<()> {

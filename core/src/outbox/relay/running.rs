@@ -29,12 +29,12 @@ pub struct RunningRelay {
 }
 
 impl RunningRelay {
-    pub(super) fn start(relay: Relay) -> Self {
+    pub(super) fn start(relay: Relay, checked: bool) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (counters, notes) = (Arc::new(Counters::default()), Notes::default());
         relay.broker.registry().watch_relay(&counters);
         let janitor = relay.settings.keep.map(|age| tokio::spawn(tidy(relay.store.clone(), age)));
-        let worker = Worker::new(relay, counters.clone(), notes.clone(), stopped);
+        let worker = Worker::new(relay, checked, counters.clone(), notes.clone(), stopped);
         let task = Mutex::new(Some(tokio::spawn(worker.run())));
         Self { stop, task, janitor, counters, notes }
     }

@@ -32,12 +32,20 @@ pub(super) struct Worker {
     pub(super) counters: Arc<Counters>,
     pub(super) notes: Notes,
     pub(super) stopped: watch::Receiver<bool>,
+    /// The store's tables are known to be of this version.
+    checked: bool,
 }
 
 impl Worker {
-    pub(super) fn new(relay: Relay, counters: Arc<Counters>, notes: Notes, stopped: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(
+        relay: Relay,
+        checked: bool,
+        counters: Arc<Counters>,
+        notes: Notes,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
         let Relay { store, broker, settings, wake_up } = relay;
-        Self { store, broker, settings, wake_up, counters, notes, stopped }
+        Self { store, broker, settings, wake_up, counters, notes, stopped, checked }
     }
 
     /// Works until it is stopped, whatever fails meanwhile.
@@ -72,6 +80,10 @@ impl Worker {
 
     /// One name, one entry, and on transports that have it one fence.
     async fn session(&mut self) -> Result<()> {
+        if !self.checked {
+            self.store.check().await?;
+            self.checked = true;
+        }
         let owner: Arc<str> = new_id();
         let fence = self.broker.transport().fence(&owner).await?;
         let broker = fence.as_ref().map_or_else(|| self.broker.clone(), |fence| self.broker.over(fence.clone()));
