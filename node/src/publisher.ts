@@ -301,6 +301,9 @@ function extraOf({ id, seconds, headers }: Parts, options: PublishOptions): stri
   throwIfAborted(options.signal);
   const carried = carry(headers);
   const { delay, deliverAt, requireRoute, exchange, timeoutMs } = options;
+  const said = carried ?? id ?? seconds ?? delay ?? deliverAt ?? requireRoute ?? exchange ?? timeoutMs;
+  // Most events say nothing more, and writing that down would be a good part of what publishing them costs here.
+  if (said === undefined) return "";
   const extra: NativePublishExtra = {
     id,
     timestamp: finite("timestamp", seconds),
@@ -311,8 +314,7 @@ function extraOf({ id, seconds, headers }: Parts, options: PublishOptions): stri
     exchange,
     timeoutMs: finite("timeoutMs", timeoutMs),
   };
-  const json = JSON.stringify(extra, carried === null ? undefined : refuseBytes);
-  return json === "{}" ? "" : json;
+  return JSON.stringify(extra, carried === null ? undefined : refuseBytes);
 }
 
 /** JSON has no other numbers: they would be left out in silence. */
