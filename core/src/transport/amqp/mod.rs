@@ -26,6 +26,7 @@ mod network;
 mod ordered;
 mod outbound;
 mod pipeline;
+mod prefetch;
 mod publisher;
 mod received;
 mod recovery;

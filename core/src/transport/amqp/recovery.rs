@@ -29,9 +29,8 @@ impl AmqpSource {
             None => self.new_link().await?,
         };
         intake.consumers += 1;
-        intake.prefetch = if intake.singly > 0 { 1 } else { self.spec.prefetch };
         // It holds for consumers that begin after it.
-        let prefetch = link.channel.basic_qos(intake.prefetch, BasicQosOptions::default());
+        let prefetch = link.channel.basic_qos(intake.prefetch.begin(), BasicQosOptions::default());
         answer_in_time(prefetch, "the prefetch").await?;
         let tag = name_of(format!("tidings-{}-{}", link.generation, intake.consumers));
         let options = BasicConsumeOptions::default();

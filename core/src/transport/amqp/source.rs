@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::barrier::acks_passed_on;
 use super::connection::{Connector, Live, answer_in_time};
+use super::prefetch::Prefetch;
 use super::publisher::Publisher;
 use super::received::{Received, received};
 use super::topology::CANCEL;
@@ -47,11 +48,7 @@ pub(super) struct Intake {
     /// Consumers so far, for their tags.
     pub(super) consumers: u64,
     pub(super) control: watch::Receiver<Control>,
-    /// Of the consumer.
-    pub(super) prefetch: u16,
-    /// So many more events one at a time: a suspect was seen, and where there is one there are more. A quorum queue counts
-    /// what is on its way to a consumer that is cancelled as a lost delivery, so none should be beside a suspect.
-    pub(super) singly: u16,
+    pub(super) prefetch: Prefetch,
     last_key: Arc<str>,
 }
 
@@ -92,8 +89,8 @@ impl AmqpSource {
         publisher: Arc<Publisher>,
     ) -> Result<Arc<Self>> {
         let (control, receiver) = watch::channel(Control { open: true, stopped: false });
-        let intake =
-            Intake { consumer: None, consumers: 0, control: receiver, prefetch: 0, singly: 0, last_key: "".into() };
+        let prefetch = Prefetch::new(spec.prefetch);
+        let intake = Intake { consumer: None, consumers: 0, control: receiver, prefetch, last_key: "".into() };
         let source = Arc::new(Self {
             exchange: spec.exchange.as_str().into(),
             name: spec.name.as_str().into(),
@@ -139,7 +136,7 @@ impl AmqpSource {
             let (kept, message, count) = self.read(&mut intake.last_key, delivery);
             link.unsettled.lock().push(tag, kept);
             if is_suspect(&message.headers) {
-                intake.singly = self.spec.prefetch;
+                intake.prefetch.saw(true);
                 let uncounted = u32::from(redelivered && self.queue_type == QueueType::Classic);
                 let lost = lost_deliveries(&message, count).saturating_add(uncounted);
                 // A return would count as a crash, and it has not run.
@@ -164,7 +161,7 @@ impl AmqpSource {
     async fn fetch(&self, intake: &mut Intake, max: usize) -> (Vec<Incoming>, Vec<Incoming>) {
         let (mut ready, mut returned) = (Vec::new(), Vec::new());
         let Some(link) = self.link() else { return (ready, returned) };
-        let Intake { consumer: Some(consumer), control, singly, last_key, .. } = intake else {
+        let Intake { consumer: Some(consumer), control, prefetch, last_key, .. } = intake else {
             return (ready, returned);
         };
         let mut item = consumer.next().now_or_never();
@@ -181,8 +178,7 @@ impl AmqpSource {
                     let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
                     let (kept, message, count) = self.read(last_key, delivery);
                     link.unsettled.lock().push(tag, kept);
-                    let suspect = is_suspect(&message.headers);
-                    *singly = if suspect { self.spec.prefetch } else { singly.saturating_sub(1) };
+                    prefetch.saw(is_suspect(&message.headers));
                     let lost_deliveries = lost_deliveries(&message, count);
                     let event =
                         Incoming { token: Token { id: tag, generation: link.generation }, message, lost_deliveries };
@@ -289,7 +285,7 @@ impl Source for AmqpSource {
                 }
                 continue;
             }
-            if intake.consumer.is_some() && intake.singly == 0 && intake.prefetch < self.spec.prefetch {
+            if intake.consumer.is_some() && intake.prefetch.is_too_small() {
                 self.park(&mut intake).await;
             }
             if intake.consumer.is_none() && !self.recover(&mut intake).await? {
