@@ -151,7 +151,8 @@ impl Setting<'_> {
     async fn one_by_one(&self, results: &mut Results, work: &str) -> Result<(), BoxError> {
         let mut contenders = vec![
             self.publishing("tidings, publish_domain_event", "tidings:one", 2_000.0, 1)?,
-            Contender::new("lapin, awaited confirms", false, || self.lapin_one_by_one()),
+            Contender::new("lapin, awaited confirms", false, || self.lapin_one_by_one(Sent::Bare)),
+            Contender::new("same message by lapin, awaited", false, || self.lapin_one_by_one(Sent::Same)),
             self.publishing("pika, confirms", "blocking:pika", 1_500.0, 1)?,
             self.publishing("domain-event-broker, unconfirmed", "upstream:", 200.0, 1)?,
         ];
@@ -159,7 +160,11 @@ impl Setting<'_> {
         results.against(
             work,
             &contenders,
-            &[("tidings", "lapin", Some(0.9)), ("tidings", "domain-event-broker", None)],
+            &[
+                ("tidings", "lapin", Some(0.9)),
+                ("tidings", "same message by lapin", Some(0.9)),
+                ("tidings", "domain-event-broker", None),
+            ],
         );
         Ok(())
     }
@@ -170,11 +175,17 @@ impl Setting<'_> {
             self.publishing("tidings aio, publish × 1000, uvloop", "tidings_aio:uvloop", 20_000.0, WINDOW)?,
             self.publishing("tidings, publish_batch of 1000", "tidings:threads", 20_000.0, WINDOW)?,
             self.publishing("aio-pika, publish × 1000, uvloop", "aio:aio-pika", 8_000.0, WINDOW)?,
-            Contender::new("lapin, 1000 concurrent", false, || self.lapin_concurrent()),
+            Contender::new("lapin, 1000 concurrent", false, || self.lapin_concurrent(Sent::Bare)),
+            Contender::new("same message by lapin, 1000 concurrent", false, || self.lapin_concurrent(Sent::Same)),
         ];
         alternate(self.options, &mut contenders).await?;
         let (aio_pika, lapin) = if self.classic { (None, Some(0.95)) } else { (Some(2.5), None) };
-        results.against(work, &contenders, &[("tidings", "aio-pika", aio_pika), ("tidings", "lapin", lapin)]);
+        let pairs = [
+            ("tidings", "aio-pika", aio_pika),
+            ("tidings", "lapin", lapin),
+            ("tidings", "same message by lapin", lapin),
+        ];
+        results.against(work, &contenders, &pairs);
         Ok(())
     }
 
@@ -237,24 +248,24 @@ impl Setting<'_> {
         Ok(())
     }
 
-    async fn lapin_one_by_one(&self) -> Result<Sample, BoxError> {
+    async fn lapin_one_by_one(&self, sent: Sent) -> Result<Sample, BoxError> {
         self.admin.purge(&self.queue).await?;
         let by_hand = ByHand::confirming(&self.server.url).await?;
         by_hand.publish(1).await?;
         let events = self.options.events(2_000.0);
         let watch = Watch::start(self.server.pid.as_deref());
         for n in 0..events {
-            confirmed(by_hand.send(n).await?).await?;
+            confirmed(by_hand.send_as(sent, n).await?).await?;
         }
         let sample = watch.stop(events);
         by_hand.close().await?;
         Ok(sample)
     }
 
-    async fn lapin_concurrent(&self) -> Result<Sample, BoxError> {
+    async fn lapin_concurrent(&self, sent: Sent) -> Result<Sample, BoxError> {
         self.admin.purge(&self.queue).await?;
         let events = self.options.events(20_000.0);
-        crate::amqp_publish::concurrent(self.server, events, Sent::Bare).await
+        crate::amqp_publish::concurrent(self.server, events, sent).await
     }
 }
 
