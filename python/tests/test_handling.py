@@ -317,36 +317,6 @@ def test_stop_gives_back_what_is_not_begun(file_url: str) -> None:
     assert {event.retries for event in rest.events} == {0}
 
 
-def test_health_pause_and_resume(file_url: str) -> None:
-    subscriber = Subscriber(file_url)
-    seen = Seen(subscriber, 2)
-    paused = threading.Event()
-
-    @subscriber.handle("a.#", name="s", concurrency=2)
-    def handler(event: DomainEvent[Any]) -> None:
-        if event.data == 1:
-            subscriber.pause("s")
-            (health,) = subscriber.health()
-            assert health["paused"]
-            assert health["subscription"] == "s"
-            paused.set()
-        seen.add(event)
-
-    subscriber.declare()
-    assert subscriber.health() == []
-    publish(file_url, "a", 1)
-    thread = threading.Thread(target=subscriber.start_consuming, kwargs={"timeout": 20})
-    thread.start()
-    assert paused.wait(10)
-    publish(file_url, "a", 2)
-    with pytest.raises(errors.SubscriptionNotFoundError):
-        subscriber.pause("other")
-    assert len(seen.events) == 1
-    subscriber.resume("s")
-    thread.join()
-    assert len(seen.events) == 2
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

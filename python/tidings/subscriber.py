@@ -298,7 +298,9 @@ class Subscriber(Subscriptions):
         """What each subscription is doing; empty while it does not consume.
 
         Keys: `subscription`, `connected`, `consuming` (the broker knows a live consumer), `paused`, `draining`,
-        `in_flight`, `buffered`, `recoveries`, `last_error`, `limited_by`.
+        `in_flight`, `buffered`, `recoveries`, `last_error`, `limited_by` (what holds it back: "prefetch", "suspect" or
+        "max_parked"), `order` (ordered subscriptions on RabbitMQ: `owners`, `waiting_keys`, `parked_keys`, `dead_keys`,
+        `oldest_waiting_seconds`).
         """
         consumption = self._consumption
         return [one.health() for one in list(consumption.deliveries)] if consumption is not None else []

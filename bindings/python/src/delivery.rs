@@ -11,6 +11,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use tidings::Outcome;
+use tidings::transport::OrderState;
 use tokio::sync::watch;
 
 use crate::bridge::{Bridge, Running, nothing};
@@ -146,6 +147,7 @@ impl Deliveries {
         dict.set_item("recoveries", health.recoveries)?;
         dict.set_item("last_error", health.last_error)?;
         dict.set_item("limited_by", health.limited_by)?;
+        dict.set_item("order", health.order.map(|order| order_dict(py, &order)).transpose()?)?;
         Ok(dict)
     }
 
@@ -176,6 +178,16 @@ impl Deliveries {
             Ok(unfinished.into_pyobject(py)?.into_any().unbind())
         })
     }
+}
+
+fn order_dict<'py>(py: Python<'py>, order: &OrderState) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("owners", &order.owners)?;
+    dict.set_item("waiting_keys", order.waiting_keys)?;
+    dict.set_item("parked_keys", order.parked_keys)?;
+    dict.set_item("dead_keys", order.dead_keys)?;
+    dict.set_item("oldest_waiting_seconds", order.oldest_waiting.map(|age| age.as_secs_f64()))?;
+    Ok(dict)
 }
 
 /// Several subscriptions that threads take events from in turn.
