@@ -33,7 +33,7 @@ async def cancelled(work: Awaitable[Any], dice: random.Random) -> None:
         task.result()
 
 
-def publishing(publisher: aio.Publisher, name: str, ledger: Ledger) -> list[Callable[[], Awaitable[Any]]]:
+def publishing(publisher: aio.Publisher, url: str, name: str, ledger: Ledger) -> list[Callable[[], Awaitable[Any]]]:
     async def publish() -> None:
         number = next(ledger.numbers)
         await publisher.publish(f"{name}.x", number)
@@ -52,7 +52,13 @@ def publishing(publisher: aio.Publisher, name: str, ledger: Ledger) -> list[Call
         finally:
             await task
 
-    return [publish, publish_batch, flush]
+    async def close() -> None:
+        async with aio.Publisher(url) as another:
+            number = next(ledger.numbers)
+            await another.publish(f"{name}.x", number)
+            ledger.confirmed.add(number)
+
+    return [publish, publish_batch, flush, close]
 
 
 def iterating(events: Any, ledger: Ledger) -> list[Callable[[], Awaitable[Any]]]:
@@ -73,6 +79,7 @@ def iterating(events: Any, ledger: Ledger) -> list[Callable[[], Awaitable[Any]]]
         then(lambda event: event.fail(ValueError("no"))),
         then(lambda event: event.dead_letter("test")),
         then(lambda event: event.release()),
+        then(lambda event: event.discard()),
     ]
 
 
@@ -97,11 +104,17 @@ def consuming(url: str, name: str, ledger: Ledger) -> list[Callable[[], Awaitabl
         await subscriber.resume(name)
         await subscriber.stop()
 
+    async def closing(subscriber: aio.Subscriber) -> None:
+        await subscriber.start()
+        await subscriber.close()
+
     return [
         then(lambda subscriber: subscriber.declare()),
         then(lambda subscriber: subscriber.start_consuming()),
         then(pausing),
+        then(closing),
         lambda: aio.dead_letters(name, url),
+        lambda: aio.replay_event(name, connection_settings=url),
         lambda: aio.replay_all(name, connection_settings=url),
     ]
 
@@ -122,7 +135,7 @@ def test_every_awaitable_may_be_cancelled(url: str, broker: _native.Broker, name
             aio.Subscriber(url).events(name, f"{name}.#", prefetch=16, max_retries=1000) as events,
         ):
             works = [
-                *publishing(publisher, name, ledger),
+                *publishing(publisher, url, name, ledger),
                 *iterating(events, ledger),
                 *consuming(url, name, ledger),
             ]

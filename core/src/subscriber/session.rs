@@ -99,12 +99,13 @@ impl Session {
         counters: Arc<SubscriptionCounters>,
         codecs: Codecs,
     ) -> Self {
+        let settler = Settler::new(source.ack_patience(), spec.prefetch);
         Self {
             home: Process::here(),
             source,
             counters,
             spec,
-            settler: Settler::default(),
+            settler,
             policy,
             wanted: None,
             codecs,
@@ -225,6 +226,16 @@ impl Session {
             }
         }
         self.settler.push(items);
+        if self.settler.is_patient() && self.is_starved() {
+            self.settler.hurry();
+        }
+    }
+
+    /// Whether nothing can begin before something is settled.
+    fn is_starved(&self) -> bool {
+        let state = self.state.lock();
+        let full = self.spec.prefetch != 0 && state.outstanding >= usize::from(self.spec.prefetch);
+        state.alone != Alone::No || (full && state.ready.is_empty())
     }
 
     fn item(&self, parts: Parts, outcome: Outcome, completion: Option<Arc<Completion>>) -> Item {

@@ -1,7 +1,8 @@
 //! Carries settlements out, many at a time.
 //!
 //! Handlers finish one by one; the settler takes all that are done since it last looked, so that a broker sees one
-//! `multiple` acknowledgement and a file one transaction. A settlement that fails is tried again, while others go on,
+//! `multiple` acknowledgement and a file one transaction. Where the source asks for it, an ack that nothing waits for is kept
+//! a little for others to go with. A settlement that fails is tried again, while others go on,
 //! until it succeeds or the delivery is no longer ours.
 
 use std::sync::Arc;
@@ -17,6 +18,9 @@ use crate::settlement::Effect;
 use crate::transport::{Settlement, Token};
 use crate::{Error, ErrorKind, Result};
 
+/// Acks that are worth a frame of their own, however many more there may be.
+const ENOUGH: usize = 64;
+
 /// One delivery to settle.
 pub(super) struct Item {
     pub(super) token: Token,
@@ -30,6 +34,11 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// Whether nothing waits for it: no host, and no later event of its key.
+    fn may_wait(&self) -> bool {
+        matches!(self.settlement, Settlement::Ack) && self.key.is_none() && self.completion.is_none()
+    }
+
     fn complete(&self, error: Option<Error>) {
         if let Some(completion) = &self.completion {
             completion.done(error);
@@ -68,20 +77,38 @@ impl Completion {
 }
 
 /// What is to be settled. Bounded by the prefetch: every item is a delivery that counts against it.
-#[derive(Default)]
 pub(super) struct Settler {
     queue: Mutex<Queue>,
     wake: Notify,
+    /// How long an ack may wait for others.
+    patience: Duration,
+    /// So many do not wait for more.
+    enough: usize,
 }
 
 #[derive(Default)]
 struct Queue {
     items: Vec<Item>,
+    /// Since when there are any.
+    since: Option<Instant>,
+    /// Not to be kept any longer.
+    due: bool,
     /// The settler is gone: nothing is settled any more, the source has released what was left.
     ended: bool,
 }
 
 impl Settler {
+    /// `prefetch`: of the subscription, 0 for no limit.
+    pub(super) fn new(patience: Duration, prefetch: u16) -> Self {
+        let enough = if prefetch == 0 { ENOUGH } else { usize::from(prefetch).div_ceil(2).min(ENOUGH) };
+        Self { queue: Mutex::default(), wake: Notify::new(), patience, enough }
+    }
+
+    /// Whether acks are kept at all.
+    pub(super) fn is_patient(&self) -> bool {
+        !self.patience.is_zero()
+    }
+
     pub(super) fn push(&self, items: impl IntoIterator<Item = Item>) {
         let mut queue = self.queue.lock();
         if queue.ended {
@@ -93,16 +120,42 @@ impl Settler {
         }
         let before = queue.items.len();
         queue.items.extend(items);
-        let grown = queue.items.len() > before;
+        if queue.items.len() == before {
+            return;
+        }
+        let was_due = queue.due;
+        queue.due |= !self.is_patient()
+            || queue.items.len() >= self.enough
+            || queue.items[before..].iter().any(|item| !item.may_wait());
+        let wake = before == 0 || (queue.due && !was_due);
+        if before == 0 {
+            queue.since = Some(Instant::now());
+        }
         drop(queue);
-        if grown {
+        if wake {
             self.wake.notify_one();
         }
     }
 
-    /// Everything that is to be settled now.
-    fn take(&self) -> Vec<Item> {
-        std::mem::take(&mut self.queue.lock().items)
+    /// What is there is to be settled now: something waits for it.
+    pub(super) fn hurry(&self) {
+        let mut queue = self.queue.lock();
+        if queue.items.is_empty() || std::mem::replace(&mut queue.due, true) {
+            return;
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// Everything that is to be settled now, or until when what there is may wait.
+    fn take(&self, now: Instant, closed: bool) -> Result<Vec<Item>, Option<Instant>> {
+        let mut queue = self.queue.lock();
+        let until = queue.since.map(|since| since + self.patience);
+        if !closed && !queue.due && until.is_none_or(|until| now < until) {
+            return Err(until);
+        }
+        (queue.since, queue.due) = (None, false);
+        Ok(std::mem::take(&mut queue.items))
     }
 
     /// Ends the queue unless something came in meanwhile.
@@ -134,12 +187,15 @@ pub(super) async fn run(session: Arc<Session>) {
         let closed = session.phase() == Phase::Closed;
         // What failed waits for its next try; what is new does not wait for it.
         let mut batch = if closed || now >= again_at { std::mem::take(&mut again) } else { Vec::new() };
-        batch.append(&mut session.settler.take());
+        let mut look_at = if again.is_empty() { check_at } else { check_at.min(again_at) };
+        match session.settler.take(now, closed) {
+            Ok(mut items) => batch.append(&mut items),
+            Err(until) => look_at = until.map_or(look_at, |until| look_at.min(until)),
+        }
         if batch.is_empty() {
             if !closed {
-                let until = if again.is_empty() { check_at } else { check_at.min(again_at) };
                 // Whichever it was, there is something to look at.
-                let _woken = tokio::time::timeout_at(until, session.settler.wake.notified()).await;
+                let _woken = tokio::time::timeout_at(look_at, session.settler.wake.notified()).await;
             } else if session.settler.end() {
                 return;
             }

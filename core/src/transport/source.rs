@@ -149,6 +149,12 @@ pub trait Source: Send + Sync + 'static {
     /// On a keyed subscription a key goes on once every delivery of it that was handed over is settled.
     async fn settle(&self, batch: Vec<(Token, Settlement)>) -> Vec<Result<()>>;
 
+    /// How long an ack may wait for others to go with: where each one costs the broker as much as many together. Until
+    /// then, or until half of the prefetch is done, the engine keeps it, unless something waits for it.
+    fn ack_patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Whether an event that was handed over may still be begun with. Asked right before, on ordered subscriptions only;
     /// `false`: it is released.
     fn may_begin(&self, _token: Token) -> bool {

@@ -317,6 +317,12 @@ impl Source for AmqpSource {
         Ok(())
     }
 
+    /// A broker that gets its acks in small parts sends small parts, and goes on so: each costs it a frame, and the queue a
+    /// command in its log.
+    fn ack_patience(&self) -> Duration {
+        Duration::from_millis(2)
+    }
+
     fn health(&self) -> SourceHealth {
         if let Err(error) = self.home.check() {
             return SourceHealth { last_error: Some(error.to_string()), ..SourceHealth::default() };
