@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tidings::inbox::MemoryInbox;
 use tidings::transport::memory::{Faults, MemoryTransport, Operation, When};
 use tidings::{BoxError, Broker, Deliveries, DomainEvent, ErrorKind, Outcome};
 use tokio::time::{Instant, timeout};
@@ -366,5 +367,39 @@ async fn a_redact_hook_that_panics_lets_nothing_through() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let dead = broker.dead_letters("s", &tidings::DeadLetterFilter::new(), 9).await.unwrap();
     assert_eq!(dead[0].error(), Some("[the redact hook panicked]"));
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_memory_inbox_runs_a_handler_once_and_gives_back_what_is_held() {
+    let (broker, inbox) = (memory().await, MemoryInbox::new(LONG * 60, LONG));
+    let of = |key: &str| DomainEvent::new("a.b", &1).unwrap().with_idempotency_key(key);
+    let held = inbox.claim("s", &of("held")).unwrap().unwrap();
+    let (runs, subscriber) = (Arc::new(Mutex::new(Vec::new())), broker.subscriber());
+    let noted = runs.clone();
+    let handling = subscriber.subscription("s").bind("#").max_retries(1).concurrency(2);
+    handling
+        .handle_once(inbox.clone(), move |event| {
+            let mut runs = noted.lock().unwrap();
+            runs.push((event.idempotency_key().to_owned(), event.retries()));
+            let first = runs.len() == 1;
+            async move { if first { Err(tidings::Retry::after(Duration::ZERO)) } else { Ok(()) } }
+        })
+        .unwrap();
+    let running = subscriber.start().await.unwrap();
+    for key in ["a", "a", "held"] {
+        broker.publisher().publish(of(key)).await.unwrap();
+    }
+    let released = || broker.metrics().iter().any(|m| m.name == "tidings_released_total" && m.value > 0.0);
+    while runs.lock().unwrap().len() < 2 || !released() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(runs.lock().unwrap().iter().all(|(key, _)| key == "a"), "the other one is somebody else's");
+    drop(held);
+    while broker.subscriptions().await.unwrap().iter().any(|s| s.ready > 0 || s.in_flight != Some(0)) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(runs.lock().unwrap().len(), 3, "{runs:?}");
+    assert_eq!(runs.lock().unwrap().last(), Some(&("held".to_owned(), 0)), "no attempt is spent");
     running.stop().await.unwrap();
 }

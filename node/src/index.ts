@@ -10,7 +10,7 @@ export { Delivery } from "./delivery";
 export * from "./error-classes";
 export { DomainEvent, type EventOptions, type WireEvent } from "./event";
 export type { DeliveryStream } from "./events";
-export { Inbox, type OpenTransaction } from "./inbox";
+export { Inbox, type MemoryClaim, MemoryInbox, type MemoryInboxOptions, type OpenTransaction } from "./inbox";
 export { Life, type LifeEvents } from "./life";
 export type { Logger } from "./logger";
 export {

@@ -209,12 +209,30 @@ export interface NativeOutboxRelay {
   metrics(): string;
 }
 
+export interface NativeInboxRest {
+  failed(): number;
+  worked(): void;
+}
+
+export interface NativeMemoryClaim {
+  renew(): boolean;
+  complete(): boolean;
+  release(): void;
+}
+
+export interface NativeMemoryClaims {
+  claim(subscription: string, row: NativeOutboxRow): NativeMemoryClaim | null;
+  turn(subscription: string, row: NativeOutboxRow): NativeMemoryClaim | number | null;
+}
+
 export interface Native {
   OutboxStore: new (bridge: NativeBridge) => NativeOutboxStore;
   OutboxRelay: new (store: NativeOutboxStore) => NativeOutboxRelay;
   outboxInsert(how: NativeRendering, rows: NativeOutboxRow[]): NativeStatement[];
   inboxClaim(how: NativeRendering, subscription: string, row: NativeOutboxRow): NativeStatement;
   inboxForget(how: NativeRendering, ageMs: number, limit: number): NativeStatement;
+  InboxRest: new () => NativeInboxRest;
+  MemoryClaims: new (keepMs: number, leaseMs: number) => NativeMemoryClaims;
   outboxSql(dialect: string, table: string, inbox: boolean): string;
   Bridge: new (wake: () => void) => NativeBridge;
   Broker: new (bridge: NativeBridge, virtualTime: boolean) => NativeBroker;

@@ -6,7 +6,7 @@ import { type Delay, toMs } from "./delay";
 import { failure } from "./error";
 import type { DomainEvent } from "./event";
 import { type DeliveryStream, iterate } from "./events";
-import type { Inbox } from "./inbox";
+import { type Inbox, MemoryInbox } from "./inbox";
 import { Life, type LifeEvents } from "./life";
 import type { Middleware } from "./middleware";
 import { Running, type SubscriptionHealth } from "./running";
@@ -111,7 +111,7 @@ export class Subscriber extends Life {
     }
     this.#registrations.push({
       options: native,
-      handler: options.inbox === undefined ? handler : inTransaction(options.inbox, name, handler),
+      handler: options.inbox === undefined ? handler : remembered(options.inbox, name, handler),
       schema: options.schema as Registration["schema"],
       redact: options.redact,
     });
@@ -214,7 +214,10 @@ export class Subscriber extends Life {
 }
 
 /** The handler of an inbox, as every other. */
-function inTransaction<T>(inbox: Inbox, name: string, handler: Handler<T>): Handler<T> {
+function remembered<T>(inbox: Inbox | MemoryInbox, name: string, handler: Handler<T>): Handler<T> {
+  if (inbox instanceof MemoryInbox) {
+    return (event, context) => inbox.run(name, event as DomainEvent, () => handler(event, context));
+  }
   const inside = handler as unknown as InboxHandler<T, unknown>;
   return (event, context) => inbox.run(name, event as DomainEvent, (tx) => inside(event, tx, context));
 }

@@ -1,6 +1,6 @@
 import { type Delay, toMs } from "./delay";
 import { failure, fromNative } from "./error";
-import type { Inbox } from "./inbox";
+import type { Inbox, MemoryInbox } from "./inbox";
 import { type NativeOptions, native } from "./native";
 import type { Redact } from "./outcome";
 import { RetryPolicy } from "./policy";
@@ -49,9 +49,12 @@ export interface SubscriptionOptions<T = unknown> {
   maxDeliveries?: number | undefined;
   /** SQL: how long a claim lasts when its process dies (default 30 s). */
   lease?: Delay | undefined;
-  /** The handler runs inside a transaction, `(event, tx, context)`, that also remembers the event: effects happen once. */
+  /**
+   * The handler runs inside a transaction, `(event, tx, context)`, that also remembers the event: effects happen once.
+   * With a {@link MemoryInbox} it stays `(event, context)`.
+   */
   // biome-ignore lint/suspicious/noExplicitAny: whatever the program's transactions are
-  inbox?: Inbox<any> | undefined;
+  inbox?: Inbox<any> | MemoryInbox | undefined;
   /** RabbitMQ: kind of the queue (default `quorum`). */
   queueType?: "quorum" | "classic" | undefined;
   /** RabbitMQ: declares exactly what `domain-event-broker` 3.0.2 declares, so that both can use the queue. */

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { Broker, DomainEvent, Inbox, Outbox, Publisher, Retry, Subscriber } from "../dist/index.mjs";
+import { Broker, DomainEvent, Inbox, MemoryInbox, Outbox, Publisher, Retry, Subscriber } from "../dist/index.mjs";
 import { drivers } from "./outbox-drivers.mjs";
 import { after, folder, quiet, unique, until } from "./support.mjs";
 
@@ -298,4 +298,36 @@ test("an inbox runs handlers in a transaction with the claim of their event", { 
     rows.map(({ id }) => id),
     ["a", "end"],
   );
+});
+
+test("a memory inbox runs a handler once, releases what failed and gives back what is held", async (t) => {
+  const inbox = new MemoryInbox({ keep: { seconds: 3600 } });
+  const event = new DomainEvent("a.b", {}, { idempotencyKey: "held", tenant: "t" });
+  const held = inbox.claim(event, "mails");
+  assert.throws(() => inbox.claim(event, "mails"), { code: "STORE_BUSY" });
+  assert.ok(held.renew());
+  const broker = new Broker(`memory:${unique("m")}`, { logger: quiet });
+  const subscriber = new Subscriber(broker);
+  const tried = [];
+  subscriber.handle("#", { name: "mails", maxRetries: 1, inbox }, async ({ idempotencyKey, retries }) => {
+    tried.push([idempotencyKey, retries]);
+    if (tried.length === 1) throw new Retry({ ms: 1 });
+  });
+  await subscriber.start();
+  after(t, async () => {
+    await subscriber.stop();
+    await broker.close();
+  });
+  const publisher = new Publisher(broker);
+  for (const key of ["a", "a", "b"]) await publisher.publish("order.placed", {}, { idempotencyKey: key });
+  await until(async () => tried.length === 3 && (await broker.subscriptions())[0].ready === 0);
+  await publisher.publish("order.placed", {}, { idempotencyKey: "held", tenant: "t" });
+  const released = () => broker.metrics().some(({ name, value }) => name === "tidings_released_total" && value > 0);
+  await until(released);
+  assert.deepEqual(new Set(tried.map(([key]) => key)), new Set(["a", "b"]));
+  held.release();
+  await until(() => tried.length === 4);
+  assert.deepEqual(tried[3], ["held", 0]);
+  await until(() => inbox.claim(event, "mails") === undefined);
+  assert.ok(inbox.claim(event, "others").complete());
 });

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._native import Asked
-    from .inbox import Inbox
+    from .inbox import Inbox, MemoryInbox
 
     Outcome = Asked | tuple[Any, ...] | None
     """What the engine is told: None (handled), what an exception asks for, or a tuple (`Deliveries.settle_soon`)."""
@@ -78,7 +78,7 @@ class Registration:
     ) -> None:
         self.asynchronous = asynchronous
         self.handler = handler
-        self.inbox: Inbox | None = settings.pop("inbox", None)
+        self.inbox: Inbox | MemoryInbox | None = settings.pop("inbox", None)
         self.name = name if name is not None else _name_of(handler)
         self.binding_keys = [binding_keys] if isinstance(binding_keys, str) else list(binding_keys)
         self.settings = settings
@@ -91,7 +91,7 @@ class Registration:
                 remedy='say which events it wants, such as "order.*", or "#" for all',
             )
         self.prefetch = check_subscription(self.name, self.binding_keys, settings)
-        _check_handler(handler, asynchronous, 1 if self.inbox is None else 2)
+        _check_handler(handler, asynchronous, 1 if self.inbox is None else self.inbox.arguments)
         if model is None:
             self.validate = None
         else:

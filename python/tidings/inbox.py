@@ -8,6 +8,8 @@
 
 The claim is a row that the handler's own transaction writes, so effects and memory commit together. A redelivery finds
 it and is acknowledged without the handler.
+
+Handlers without a database have `MemoryInbox`, which remembers for a time and within its process.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._handler import StoreFailed
-from ._native import InboxWriter
+from ._native import InboxRest, InboxWriter, MemoryClaim, MemoryClaims
 from .outbox._drivers import Driver, recognise
 
 if TYPE_CHECKING:
@@ -30,11 +32,7 @@ if TYPE_CHECKING:
 
     Steps = Generator[Callable[[], Any], Any, Any]
 
-__all__ = ["Inbox"]
-
-PAUSE = 0.1
-"""Seconds that a handler rests after its database has failed, doubling …"""
-PAUSE_MAX = 5.0
+__all__ = ["Inbox", "MemoryClaim", "MemoryInbox"]
 
 log = logging.getLogger("tidings")
 
@@ -50,14 +48,17 @@ class Inbox:
         table: Name of the table, or `schema.table`.
 
     A handler that raises, whatever it raises, rolls back. Where `open_tx`, the claim or the commit fails, the handler
-    rests with growing pauses and the event goes back to the queue: no attempt is spent.
+    rests with growing pauses (0.1 s to 30 s) and the event goes back to the queue: no attempt is spent.
     """
+
+    arguments = 2
+    """What the handler is called with: the event and the transaction."""
 
     def __init__(self, open_tx: Callable[[], Any] | None = None, *, table: str = "tidings_inbox") -> None:
         self._open = open_tx
         self._table = table
         self._writers: dict[str, InboxWriter] = {}
-        self._failures = 0
+        self._resting = InboxRest()
 
     @staticmethod
     def schema(dialect: str, table: str = "tidings_inbox") -> str:
@@ -128,19 +129,70 @@ class Inbox:
             yield lambda: getattr(manager, way.exit)(None, None, None)
         except Exception as error:
             raise (yield from self._rest(way, "committing", error)) from error
-        self._failures = 0
+        self._resting.worked()
         return result
 
     def _rest(self, way: _Way, doing: str, error: Exception) -> Steps:
-        pause = self._pause(doing, error)
+        pause = self._resting.failed()
+        log.warning("the inbox's database failed while %s (%s), trying again in %.1f s", doing, error, pause)
         yield lambda: way.sleep(pause)
         return StoreFailed(doing)
 
-    def _pause(self, doing: str, error: Exception) -> float:
-        pause: float = min(PAUSE * 2 ** min(self._failures, 10), PAUSE_MAX)
-        self._failures += 1
-        log.warning("the inbox's database failed while %s (%s), trying again in %.1f s", doing, error, pause)
-        return pause
+
+class MemoryInbox:
+    """Remembers in this process what a subscription has processed, for a time: for handlers without a database.
+
+    Args:
+        keep: How long it remembers, in seconds or as a timedelta. At most a million events are remembered.
+        lease: How long a claim lasts that nobody renews. A handler's claim is renewed for as long as it runs.
+
+    As `inbox=` of a subscription it changes nothing about the handler, which is `handler(event)`. An event is claimed
+    before it, completed when it returns and released when it raises. What was processed is acknowledged without the
+    handler; what somebody else is at goes back to the queue after a pause, no attempt spent. A process that ends forgets
+    everything, and every process has a memory of its own: what must never be repeated needs `Inbox`.
+
+        subscriber.register(send_mail, "mails", ["order.*"], inbox=MemoryInbox())
+    """
+
+    arguments = 1
+    """What the handler is called with: the event."""
+
+    def __init__(self, keep: float | timedelta = 3600.0, *, lease: float | timedelta = 30.0) -> None:
+        self._claims = MemoryClaims(keep, lease)
+
+    def claim(self, event: DomainEvent[Any], subscription: str) -> MemoryClaim | None:
+        """Claims the event, for those who run their own: None if `subscription` has processed it.
+
+        `complete()` the claim on success, `release()` it on failure, `renew()` it before its lease ends: each of the
+        first and the last is False if it had ended. The key is the event's idempotency key, else its id, within its tenant.
+
+        Raises:
+            StoreBusyError: Somebody else has it.
+            StoreFullError: A million events are remembered.
+        """
+        return self._claims.claim(subscription, event)
+
+    def around(self, handler: Any, subscription: str, *, asynchronous: bool) -> Any:
+        """The handler between claim and completion."""
+        if asynchronous:
+            return lambda event: _run_async(self._steps(_ASYNC, handler, subscription, event))
+        return lambda event: _run(self._steps(_SYNC, handler, subscription, event))
+
+    def _steps(self, way: _Way, handler: Any, subscription: str, event: DomainEvent[Any]) -> Steps:
+        claim, pause = self._claims.turn(subscription, event)
+        if pause is not None:
+            yield lambda: way.sleep(pause)
+            raise StoreFailed("claiming an event")
+        if claim is None:
+            return None
+        try:
+            result = yield lambda: handler(event)
+        except BaseException:
+            claim.release()
+            raise
+        if not claim.complete():
+            log.warning("%s: the claim of %s had ended before its handler did", subscription, event.id)
+        return result
 
 
 def _driver(tx: Any) -> Driver:

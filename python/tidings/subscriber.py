@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ._consume import Consumption
     from ._native import Deliveries, RetryPolicy
-    from .inbox import Inbox
+    from .inbox import Inbox, MemoryInbox
 
     Handler = Callable[[DomainEvent[Any]], Any]
     Middleware = Callable[[DomainEvent[Any], Handler], Any]
@@ -98,7 +98,7 @@ class Subscriptions:
         max_deliveries: int | None = None,
         capture_stack: bool = True,
         redact: Callable[[str], str] | None = None,
-        inbox: Inbox | None = None,
+        inbox: Inbox | MemoryInbox | None = None,
     ) -> None:
         """Handles the events of a subscription with `handler`, once the subscriber is started.
 
@@ -135,7 +135,7 @@ class Subscriptions:
             capture_stack: Whether dead letters and log lines have stacks.
             redact: Rewrites error texts before they are kept.
             inbox: The handler runs inside a transaction, `handler(event, tx)`, that also remembers the event: effects
-                happen once. See `tidings.inbox.Inbox`.
+                happen once. See `tidings.inbox.Inbox`; a `MemoryInbox` remembers without a database.
 
         Raises:
             InvalidNameError, InvalidBindingKeyError, InvalidOptionError: Whatever is wrong, before anything is sent.

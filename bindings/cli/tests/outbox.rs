@@ -91,6 +91,30 @@ fn the_tables_are_printed_for_every_database() {
 }
 
 #[test]
+fn the_inbox_has_a_version_of_its_own_and_doctor_names_it() {
+    let world = World::sqlite();
+    let file = world.folder.path().join("app.db");
+    let store = &*format!("sqlite:{}", file.display());
+    world.run(&["subscribe", "all", "--bind", "#", "--timeout", "10ms"]).ok();
+    world.run(&["outbox", "install", "--store", store]).ok();
+    for table in [&[][..], &["--table", "mine"]] {
+        for _ in 0..2 {
+            world.run(&[&["outbox", "install", "--inbox", "--store", store], table].concat()).ok();
+        }
+    }
+    let sound = world.run(&["doctor", "--store", store]).ok();
+    assert!(sound.contains("tidings_inbox") && sound.contains("mine"), "{sound}");
+    let program = rusqlite::Connection::open(&file).unwrap();
+    let newer = "UPDATE tidings_schema SET version = 99 WHERE component = 'inbox:mine'";
+    assert_eq!(program.execute(newer, []).unwrap(), 1);
+    drop(program);
+    let found = world.run(&["doctor", "--store", store]);
+    assert!(found.code == Some(7) && found.out.contains("inbox mine: SCHEMA_TOO_NEW"), "{found:?}");
+    world.run(&["outbox", "install", "--inbox", "--table", "mine", "--store", store]).fails(1, "SCHEMA_TOO_NEW");
+    world.run(&["outbox", "install", "--inbox", "--store", store]).ok();
+}
+
+#[test]
 fn passwords_of_stores_are_not_shown() {
     let url = format!("postgres://me:{}@127.0.0.1:1/app", support::CANARY);
     for json in [&[][..], &["--json"]] {

@@ -14,6 +14,7 @@ mod cli;
 mod convert;
 mod delivery;
 mod error;
+mod inbox;
 mod log;
 mod outbox;
 mod outcome;

@@ -1,4 +1,4 @@
-//! Outbox and inbox: the statements for a caller's transaction, and the store with its relay.
+//! The outbox: the statements for a caller's transaction, and the store with its relay.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -81,7 +81,7 @@ fn event(row: OutboxRow) -> Result<OutboxEvent> {
     })
 }
 
-fn plain(row: OutboxRow) -> Result<DomainEvent> {
+pub(crate) fn plain(row: OutboxRow) -> Result<DomainEvent> {
     let mut event = DomainEvent::from_json(&row.routing_key, row.data)?.with_id(&row.id)?;
     event = event.with_timestamp(timestamp("timestamp", row.timestamp)?);
     if let Some(id) = row.domain_object_id {
@@ -100,7 +100,7 @@ fn plain(row: OutboxRow) -> Result<DomainEvent> {
     Ok(event)
 }
 
-fn rendered(statement: Statement) -> Rendered {
+pub(crate) fn rendered(statement: Statement) -> Rendered {
     let params = statement.params.into_iter().map(|value| match value {
         #[allow(clippy::cast_precision_loss, reason = "exact up to here")]
         Value::Int(number) if (-EXACT..=EXACT).contains(&number) => Either4::B(number as f64),
@@ -112,27 +112,6 @@ fn rendered(statement: Statement) -> Rendered {
         _ => Either4::A(Null),
     });
     Rendered { sql: statement.sql, params: params.collect() }
-}
-
-/// What claims an event for a subscription, in the caller's transaction.
-#[napi]
-pub fn inbox_claim(how: Rendering, subscription: String, row: OutboxRow) -> napi::Result<Rendered> {
-    let claim = || -> Result<Statement> {
-        let writer = InboxWriter::new(Dialect::of_name(&how.dialect)?).table(&how.table)?;
-        writer.claim(ParamStyle::of_name(&how.style)?, &subscription, &plain(row)?)
-    };
-    claim().map(rendered).map_err(|error| thrown(&error))
-}
-
-/// What forgets claims that are older.
-#[napi]
-pub fn inbox_forget(how: Rendering, age_ms: f64, limit: u32) -> napi::Result<Rendered> {
-    let forget = || -> Result<Statement> {
-        let writer = InboxWriter::new(Dialect::of_name(&how.dialect)?).table(&how.table)?;
-        let age = crate::convert::duration("ageMs", age_ms)?;
-        Ok(writer.forget(ParamStyle::of_name(&how.style)?, age, limit))
-    };
-    forget().map(rendered).map_err(|error| thrown(&error))
 }
 
 /// The tables as SQL.

@@ -17,6 +17,7 @@ mod delivery;
 mod encode;
 mod error;
 mod event;
+mod inbox;
 mod log;
 mod outbox;
 mod outcome;
@@ -45,9 +46,11 @@ mod native {
     #[pymodule_export]
     use super::event::DomainEvent;
     #[pymodule_export]
+    use super::inbox::{InboxRest, InboxWriter, MemoryClaim, MemoryClaims};
+    #[pymodule_export]
     use super::log::refresh_log_level;
     #[pymodule_export]
-    use super::outbox::{InboxWriter, OutboxRelay, OutboxStore, OutboxWriter, outbox_schema};
+    use super::outbox::{OutboxRelay, OutboxStore, OutboxWriter, outbox_schema};
     #[pymodule_export]
     use super::outcome::{Asked, asked};
     #[pymodule_export]

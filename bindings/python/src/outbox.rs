@@ -1,18 +1,17 @@
-//! Outbox and inbox: the statements for a caller's transaction, and the store with its relay.
+//! The outbox: the statements for a caller's transaction, and the store with its relay.
 
 use pyo3::IntoPyObjectExt as _;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
-use tidings::inbox::InboxWriter as Claims;
 use tidings::outbox::{Dialect, OutboxEvent, OutboxWriter as Rows, ParamStyle, Statement, Tables, Value};
 
 use crate::broker::reach;
-use crate::convert::{duration, timestamp};
+use crate::convert::timestamp;
 use crate::error::OrRaise as _;
 use crate::event::DomainEvent;
 use crate::runtime::{Owned, wait};
 
-type Rendered = (String, Py<PyList>);
+pub(crate) type Rendered = (String, Py<PyList>);
 
 /// Renders what writes events in the caller's transaction.
 #[pyclass(frozen, module = "tidings._native")]
@@ -59,36 +58,7 @@ impl OutboxWriter {
     }
 }
 
-/// Renders what remembers that an event was processed, in the handler's transaction.
-#[pyclass(frozen, module = "tidings._native")]
-pub(crate) struct InboxWriter {
-    core: Claims,
-}
-
-#[pymethods]
-impl InboxWriter {
-    #[new]
-    fn new(py: Python<'_>, dialect: &str, table: &str) -> PyResult<Self> {
-        let core = Claims::new(Dialect::of_name(dialect).or_raise(py)?).table(table).or_raise(py)?;
-        Ok(Self { core })
-    }
-
-    fn claim(&self, py: Python<'_>, style: &str, subscription: &str, event: &DomainEvent) -> PyResult<Rendered> {
-        let style = ParamStyle::of_name(style).or_raise(py)?;
-        rendered(py, self.core.claim(style, subscription, &event.core).or_raise(py)?)
-    }
-
-    fn forget(&self, py: Python<'_>, style: &str, age: &Bound<'_, PyAny>, limit: u32) -> PyResult<Rendered> {
-        let style = ParamStyle::of_name(style).or_raise(py)?;
-        rendered(py, self.core.forget(style, duration("age", age)?, limit))
-    }
-
-    fn schema(&self) -> String {
-        self.core.schema()
-    }
-}
-
-fn rendered(py: Python<'_>, statement: Statement) -> PyResult<Rendered> {
+pub(crate) fn rendered(py: Python<'_>, statement: Statement) -> PyResult<Rendered> {
     let params: Vec<_> = statement.params.into_iter().map(|value| param(py, value)).collect::<PyResult<_>>()?;
     Ok((statement.sql, PyList::new(py, params)?.unbind()))
 }

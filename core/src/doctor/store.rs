@@ -12,7 +12,7 @@ const LATE: Duration = Duration::from_secs(60);
 /// Reaches the store and looks at its tables.
 pub(super) async fn examine(url: &str, tables: Tables) -> Vec<Finding> {
     let subject = redact(url);
-    let outbox = match Outbox::connect_existing(url, tables).await {
+    let outbox = match Outbox::connect_existing(url, tables.clone()).await {
         Ok(outbox) => outbox,
         Err(error) => return vec![Finding::error(Check::Outbox, subject, &error)],
     };
@@ -21,6 +21,7 @@ pub(super) async fn examine(url: &str, tables: Tables) -> Vec<Finding> {
         Ok(()) => {
             findings.push(Finding::ok(Check::Schema, subject.as_str(), "the outbox's tables are of this version"));
             findings.extend(rows(&outbox, &subject).await);
+            findings.extend(inboxes(url, &tables, &subject).await);
         }
         Err(error) => findings.push(Finding::error(Check::Schema, subject.as_str(), &error)),
     }
@@ -28,6 +29,23 @@ pub(super) async fn examine(url: &str, tables: Tables) -> Vec<Finding> {
         findings.push(Finding::error(Check::Outbox, subject, &error));
     }
     findings
+}
+
+/// Every inbox that was ever installed beside the outbox.
+async fn inboxes(url: &str, tables: &Tables, subject: &str) -> Vec<Finding> {
+    let all = match crate::inbox::Inbox::all(url, tables).await {
+        Ok(all) => all,
+        Err(error) => return vec![Finding::error(Check::Schema, subject, &error)],
+    };
+    all.into_iter()
+        .map(|(table, checked)| {
+            let subject = format!("{subject}, inbox {table}");
+            match checked {
+                Ok(()) => Finding::ok(Check::Schema, subject, "it is of this version"),
+                Err(error) => Finding::error(Check::Schema, subject, &error),
+            }
+        })
+        .collect()
 }
 
 async fn rows(outbox: &Outbox, subject: &str) -> Vec<Finding> {

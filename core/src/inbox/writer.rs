@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::outbox::{Dialect, ParamStyle, Statement, Value};
 use crate::routing::check_subscription_name;
-use crate::store::{Sql, create_versions, escaped};
+use crate::store::{Component, Sql, escaped};
 use crate::{DomainEvent, Error, ErrorKind, Result};
 
 /// Longest key and tenant, in bytes: what the columns of every database hold.
@@ -58,6 +58,11 @@ impl InboxWriter {
 
     /// The whole schema as a script, with its row in `tidings_schema`.
     pub fn schema(&self) -> String {
+        self.component().script()
+    }
+
+    /// The table with its versions.
+    pub(crate) fn component(&self) -> Component {
         let script = match self.dialect {
             Dialect::Postgres => include_str!("../store/migrations/inbox_postgres_0001.sql"),
             Dialect::MySql => include_str!("../store/migrations/inbox_mysql_0001.sql"),
@@ -66,16 +71,18 @@ impl InboxWriter {
         let index = self.dialect.quote(&format!("{}_age_index", self.table));
         // The index first, under a name that is not one of the table's.
         let script = script.replace("tidings_inbox_age_index", "\u{1}").replace("tidings_inbox", &self.quoted());
-        let versions = self.qualified("tidings_schema");
-        let component = match self.table.as_str() {
+        let name = match self.table.as_str() {
             "tidings_inbox" => "inbox".to_owned(),
-            other => format!("inbox:{}", other.replace('\'', "''")),
+            other => format!("inbox:{other}"),
         };
-        format!(
-            "{};\n{}INSERT INTO {versions} (component, version) VALUES ('{component}', 1);\n",
-            create_versions(self.dialect, &versions),
-            script.replace('\u{1}', &index)
-        )
+        let table =
+            self.schema.as_ref().map_or_else(|| self.table.clone(), |schema| format!("{schema}.{}", self.table));
+        let versions = self.qualified("tidings_schema");
+        Component::new(self.dialect, versions, name, table, vec![script.replace('\u{1}', &index)])
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// What claims `event` for `subscription`; the event's idempotency key, else its id, is the key, within its tenant.

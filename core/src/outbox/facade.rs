@@ -50,11 +50,7 @@ impl Outbox {
 
     /// As [`connect_to`](Self::connect_to), for whoever only looks: a SQLite file that is not there is not made.
     pub async fn connect_existing(url: &str, tables: Tables) -> Result<Self> {
-        if !url.starts_with("sqlite:") || url.contains("mode=") {
-            return Self::connect_to(url, tables).await;
-        }
-        let separator = if url.contains('?') { '&' } else { '?' };
-        Self::connect_to(&format!("{url}{separator}mode=rw"), tables).await
+        Self::connect_to(&crate::store::connect::existing(url), tables).await
     }
 
     /// Uses a store of your own.

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use super::{Dialect, Statement, Tables, Value};
+use super::{Component, Dialect, Statement, Value, schema};
 use crate::Result;
 use crate::outbox::WakeUp;
 
@@ -35,7 +35,12 @@ pub(crate) trait Driver: Debug + Send + Sync + 'static {
     async fn transaction(&self, statements: Vec<Statement>) -> Result<Vec<Output>>;
 
     /// Brings the tables to this version; of several callers at once, one does it and the others find it done.
-    async fn install(&self, tables: &Tables) -> Result<()>;
+    async fn install(&self, component: &Component) -> Result<()>;
+
+    /// Refuses tables that are not there, or are not of this version.
+    async fn check(&self, component: &Component) -> Result<()> {
+        component.check(schema::found(&self.run(component.version()).await?))
+    }
 
     /// What tells that somebody has notified `channel`.
     async fn listen(&self, channel: &str) -> Result<Option<Box<dyn WakeUp>>>;

@@ -10,12 +10,10 @@
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod address;
 mod dialect;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-mod driver;
+pub(crate) mod driver;
 mod insert;
 #[cfg(feature = "mysql")]
 mod mysql;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -28,7 +26,7 @@ mod tables;
 pub use dialect::{Dialect, ParamStyle};
 pub(crate) use insert::escaped;
 pub use insert::{OutboxWriter, outbox_insert};
-pub(crate) use schema::create_versions;
+pub(crate) use schema::Component;
 pub use schema::{SCHEMA_VERSION, outbox_schema};
 pub(crate) use statement::Sql;
 pub use statement::{Statement, Value};

@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder, Params, Pool, PoolConstraints, PoolOpts, SslOpts, TxOpts};
 
 use super::driver::{Driver, Output};
-use super::{Dialect, Statement, Tables, Value, address, schema};
+use super::{Component, Dialect, Statement, Value, address, schema};
 use crate::outbox::WakeUp;
 use crate::{Error, ErrorKind, Result};
 
@@ -83,15 +83,15 @@ impl Driver for MySql {
         Ok(outputs)
     }
 
-    async fn install(&self, tables: &Tables) -> Result<()> {
+    async fn install(&self, component: &Component) -> Result<()> {
         let mut conn = self.conn().await?;
         // Changes of tables end transactions, so a lock of the session stands in for one.
-        let lock = format!("tidings-{:016x}", super::insert::hash(tables.name().as_bytes()));
+        let lock = format!("tidings-{:016x}", component.lock());
         let got: Option<Option<i64>> = conn.exec_first("SELECT GET_LOCK(?, 60)", (&lock,)).await.map_err(of)?;
         if got.flatten() != Some(1) {
             return Err(Error::new(ErrorKind::StoreBusy, "somebody else is installing the tables").remedy("try again"));
         }
-        let installed = install(&mut conn, tables).await;
+        let installed = install(&mut conn, component).await;
         let _released: Option<Option<i64>> = conn.exec_first("SELECT RELEASE_LOCK(?)", (&lock,)).await.map_err(of)?;
         installed
     }
@@ -105,14 +105,13 @@ impl Driver for MySql {
     }
 }
 
-async fn install(conn: &mut Conn, tables: &Tables) -> Result<()> {
-    let dialect = Dialect::MySql;
-    conn.query_drop(schema::prepare_versions(dialect, tables).sql).await.map_err(of)?;
-    let found = schema::found(&run(conn, schema::version(dialect, tables)).await?);
-    if schema::check_version(tables, found)? {
+async fn install(conn: &mut Conn, component: &Component) -> Result<()> {
+    conn.query_drop(component.prepare().sql).await.map_err(of)?;
+    let found = schema::found(&run(conn, component.version()).await?);
+    if component.is_current(found)? {
         return Ok(());
     }
-    for statement in schema::upgrade(dialect, tables, found) {
+    for statement in component.upgrade(found) {
         if statement.params.is_empty() {
             conn.query_drop(statement.sql).await.map_err(of)?;
         } else {

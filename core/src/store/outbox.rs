@@ -3,6 +3,7 @@
 mod care;
 mod leases;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use super::driver::{Driver, Output, Reader};
 use super::insert::{OutboxWriter, PARTS, text};
 use super::statement::Sql;
-use super::{Dialect, Statement, Tables, Value, schema};
+use super::{Component, Dialect, Statement, Tables, Value};
 use crate::event::Payload;
 use crate::outbox::{
     FailedRow, Member, OutboxEvent, OutboxRow, OutboxStatus, OutboxStore, Page, PollLimit, Settled, WakeUp,
@@ -34,8 +35,8 @@ const MAX_ERROR: usize = 2000;
 
 /// The outbox behind one driver.
 #[derive(Debug)]
-pub(crate) struct SqlStore<D> {
-    driver: D,
+pub(crate) struct SqlStore {
+    driver: Arc<dyn Driver>,
     writer: OutboxWriter,
     outbox: String,
     relay: String,
@@ -43,8 +44,8 @@ pub(crate) struct SqlStore<D> {
     tables: Tables,
 }
 
-impl<D: Driver> SqlStore<D> {
-    pub(crate) fn new(driver: D, tables: Tables) -> Self {
+impl SqlStore {
+    pub(crate) fn new(driver: Arc<dyn Driver>, tables: Tables) -> Self {
         let dialect = driver.dialect();
         Self {
             writer: OutboxWriter::new(dialect).tables(tables.clone()).notify(true),
@@ -106,10 +107,8 @@ impl<D: Driver> SqlStore<D> {
         if self.dialect() == Dialect::MySql { "state = 0 AND available_at IS NULL" } else { "state = 0" }
     }
 
-    async fn version(&self) -> Result<Option<u32>> {
-        let found = self.driver.run(schema::version(self.dialect(), &self.tables)).await?;
-        let version = found.rows.into_iter().next().and_then(|row| Reader::new(row).int());
-        Ok(version.map(|version| u32::try_from(version).unwrap_or(u32::MAX)))
+    fn component(&self) -> Component {
+        Component::outbox(self.dialect(), &self.tables)
     }
 
     fn settle_failed(&self, owner: &str, settled: &Settled) -> Vec<Statement> {
@@ -187,19 +186,13 @@ impl<D: Driver> SqlStore<D> {
 }
 
 #[async_trait]
-impl<D: Driver> OutboxStore for SqlStore<D> {
+impl OutboxStore for SqlStore {
     async fn install(&self) -> Result<()> {
-        self.driver.install(&self.tables).await
+        self.driver.install(&self.component()).await
     }
 
     async fn check(&self) -> Result<()> {
-        let found = self.version().await?.unwrap_or(0);
-        if schema::check_version(&self.tables, found)? {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::InvalidOption, "the tables of the outbox are not there, or are of an older version")
-            .field("table", self.tables.name())
-            .remedy("install() them, or run the SQL of outbox_schema"))
+        self.driver.check(&self.component()).await
     }
 
     async fn publish(&self, events: &[OutboxEvent]) -> Result<()> {

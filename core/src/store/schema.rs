@@ -23,56 +23,129 @@ const SQLITE: &[&str] = &[include_str!("migrations/outbox_sqlite_0001.sql")];
 /// # Ok::<(), tidings::Error>(())
 /// ```
 pub fn outbox_schema(dialect: Dialect, tables: &Tables) -> String {
-    let mut script = format!("{};\n\n", create_versions(dialect, &tables.versions(dialect)));
-    for migration in migrations(dialect) {
-        script.push_str(&named(dialect, tables, migration));
-        script.push('\n');
+    Component::outbox(dialect, tables).script()
+}
+
+/// Tables of ours with their row in `tidings_schema`.
+#[derive(Debug, Clone)]
+pub(crate) struct Component {
+    dialect: Dialect,
+    /// The table of versions, quoted.
+    versions: String,
+    /// What it calls these tables.
+    name: String,
+    /// What the program calls them.
+    table: String,
+    /// One script for each version, the first leading from nothing to version 1.
+    migrations: Vec<String>,
+}
+
+impl Component {
+    /// The tables of an outbox.
+    pub(crate) fn outbox(dialect: Dialect, tables: &Tables) -> Self {
+        let migrations = migrations(dialect).iter().map(|script| named(dialect, tables, script)).collect();
+        Self::new(dialect, tables.versions(dialect), tables.component(), tables.name(), migrations)
     }
-    let component = tables.component().replace('\'', "''");
-    // Writing into a string cannot fail.
-    let _infallible = writeln!(
-        script,
-        "INSERT INTO {} (component, version) VALUES ('{component}', {SCHEMA_VERSION});",
-        tables.versions(dialect)
-    );
-    script
+
+    pub(crate) fn new(
+        dialect: Dialect,
+        versions: String,
+        name: String,
+        table: String,
+        migrations: Vec<String>,
+    ) -> Self {
+        Self { dialect, versions, name, table, migrations }
+    }
+
+    /// Everything as a script, for migration tools.
+    pub(crate) fn script(&self) -> String {
+        let mut script = format!("{};\n\n", create_versions(self.dialect, &self.versions));
+        for migration in &self.migrations {
+            script.push_str(migration);
+            script.push('\n');
+        }
+        // Writing into a string cannot fail.
+        let _infallible = writeln!(
+            script,
+            "INSERT INTO {} (component, version) VALUES ('{}', {});",
+            self.versions,
+            self.name.replace('\'', "''"),
+            self.newest()
+        );
+        script
+    }
+
+    /// What creates the table of versions, if it is not there.
+    pub(crate) fn prepare(&self) -> Statement {
+        Statement { sql: create_versions(self.dialect, &self.versions), params: Vec::new() }
+    }
+
+    /// What asks for the version.
+    pub(crate) fn version(&self) -> Statement {
+        let sql = format!("SELECT version FROM {} WHERE component = ", self.versions);
+        Sql::new(self.dialect).sql(&sql).bind(self.bound()).done()
+    }
+
+    /// Whether tables of version `found` are of this build's. Refuses what a newer version has written.
+    pub(crate) fn is_current(&self, found: u32) -> Result<bool> {
+        let newest = self.newest();
+        if found > newest {
+            let message = format!("the store has version {found} of the schema, this build knows up to {newest}");
+            return Err(Error::new(ErrorKind::SchemaTooNew, message)
+                .field("table", &self.table)
+                .remedy("use the version of Tidings that wrote it, or a newer one"));
+        }
+        Ok(found == newest)
+    }
+
+    /// Refuses tables that are not there, or are not of this build's version.
+    pub(crate) fn check(&self, found: u32) -> Result<()> {
+        if self.is_current(found)? {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidOption, "the tables are not there, or are of an older version")
+            .field("table", &self.table)
+            .remedy("install() them, or run the SQL of their schema"))
+    }
+
+    /// The statements that lead from version `found` to this build's.
+    pub(crate) fn upgrade(&self, found: u32) -> Vec<Statement> {
+        let missing = self.migrations.iter().skip(usize::try_from(found).unwrap_or(usize::MAX));
+        let mut all: Vec<Statement> = missing
+            .flat_map(|migration| statements(migration))
+            .map(|sql| Statement { sql, params: Vec::new() })
+            .collect();
+        let versions = &self.versions;
+        let sql = |text: String| Sql::new(self.dialect).sql(&text).bind(self.bound());
+        all.push(sql(format!("DELETE FROM {versions} WHERE component = ")).done());
+        let insert = sql(format!("INSERT INTO {versions} (component, version) VALUES ("));
+        all.push(insert.sql(&format!(", {})", self.newest())).done());
+        all
+    }
+
+    /// What asks for all inboxes in the table `versions`, with their versions.
+    pub(crate) fn inboxes(dialect: Dialect, versions: &str) -> Statement {
+        // MySQL's names are binary.
+        let name = if dialect == Dialect::MySql { "CONVERT(component USING utf8mb4)" } else { "component" };
+        let sql = format!("SELECT {name}, version FROM {versions} WHERE component LIKE 'inbox%' ORDER BY component");
+        Statement { sql, params: Vec::new() }
+    }
+
+    /// Names the lock of those who install: one at a time for each table of versions, which all of them create.
+    pub(crate) fn lock(&self) -> u64 {
+        super::insert::hash(self.versions.as_bytes())
+    }
+
+    fn newest(&self) -> u32 {
+        u32::try_from(self.migrations.len()).unwrap_or(u32::MAX)
+    }
+
+    fn bound(&self) -> super::Value {
+        super::insert::text(self.dialect, &self.name)
+    }
 }
 
-/// The statements that lead from version `found` to this build's.
-pub(crate) fn upgrade(dialect: Dialect, tables: &Tables, found: u32) -> Vec<Statement> {
-    let missing = migrations(dialect).iter().skip(usize::try_from(found).unwrap_or(usize::MAX));
-    let mut all: Vec<Statement> = missing
-        .flat_map(|migration| statements(&named(dialect, tables, migration)))
-        .map(|sql| Statement { sql, params: Vec::new() })
-        .collect();
-    let versions = tables.versions(dialect);
-    all.push(
-        Sql::new(dialect)
-            .sql(&format!("DELETE FROM {versions} WHERE component = "))
-            .bind(component(dialect, tables))
-            .done(),
-    );
-    all.push(
-        Sql::new(dialect)
-            .sql(&format!("INSERT INTO {versions} (component, version) VALUES ("))
-            .bind(component(dialect, tables))
-            .sql(&format!(", {SCHEMA_VERSION})"))
-            .done(),
-    );
-    all
-}
-
-/// What asks for the version.
-pub(crate) fn version(dialect: Dialect, tables: &Tables) -> Statement {
-    let versions = tables.versions(dialect);
-    Sql::new(dialect)
-        .sql(&format!("SELECT version FROM {versions} WHERE component = "))
-        .bind(component(dialect, tables))
-        .done()
-}
-
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-/// The version that the answer to [`version`] tells; 0 if there is none.
+/// The version that the answer to [`Component::version`] tells; 0 if there is none.
 pub(crate) fn found(answer: &super::driver::Output) -> u32 {
     match answer.rows.first().and_then(|row| row.first()) {
         Some(super::Value::Int(version)) => u32::try_from(*version).unwrap_or(u32::MAX),
@@ -80,35 +153,13 @@ pub(crate) fn found(answer: &super::driver::Output) -> u32 {
     }
 }
 
-/// As [`create_versions`], to be run.
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-pub(crate) fn prepare_versions(dialect: Dialect, tables: &Tables) -> Statement {
-    Statement { sql: create_versions(dialect, &tables.versions(dialect)), params: Vec::new() }
-}
-
-/// What creates the table of versions, if it is not there.
-pub(crate) fn create_versions(dialect: Dialect, versions: &str) -> String {
+fn create_versions(dialect: Dialect, versions: &str) -> String {
     let columns = match dialect {
         Dialect::Postgres => "(component text PRIMARY KEY, version integer NOT NULL)",
         Dialect::MySql => "(component varbinary(255) PRIMARY KEY, version integer NOT NULL) ENGINE = InnoDB",
         Dialect::Sqlite => "(component TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     };
     format!("CREATE TABLE IF NOT EXISTS {versions} {columns}")
-}
-
-/// Refuses what a newer version has written. Returns whether the tables are of this version.
-pub(crate) fn check_version(tables: &Tables, found: u32) -> Result<bool> {
-    if found > SCHEMA_VERSION {
-        let message = format!("the store has version {found} of the schema, this build knows up to {SCHEMA_VERSION}");
-        return Err(Error::new(ErrorKind::SchemaTooNew, message)
-            .field("table", tables.name())
-            .remedy("use the version of Tidings that wrote it, or a newer one"));
-    }
-    Ok(found == SCHEMA_VERSION)
-}
-
-fn component(dialect: Dialect, tables: &Tables) -> super::Value {
-    super::insert::text(dialect, &tables.component())
 }
 
 fn migrations(dialect: Dialect) -> &'static [&'static str] {
@@ -150,5 +201,18 @@ mod tests {
             assert!(!script.contains("tidings_outbox"), "{script}");
             assert!(statements(&script).len() >= 6, "{dialect:?}");
         }
+    }
+
+    #[test]
+    fn an_older_version_is_led_through_what_is_missing() {
+        let scripts = ["CREATE TABLE a (x);\n", "ALTER TABLE a ADD y;\n"].map(str::to_owned).to_vec();
+        let component = Component::new(Dialect::Sqlite, "v".into(), "inbox".into(), "a".into(), scripts);
+        let sql = |found| component.upgrade(found).into_iter().map(|s| s.sql).collect::<Vec<_>>();
+        assert_eq!(sql(0)[..2], ["CREATE TABLE a (x)", "ALTER TABLE a ADD y"]);
+        assert_eq!(sql(1)[0], "ALTER TABLE a ADD y");
+        assert_eq!(sql(1).len(), 3, "and the version");
+        assert_eq!(component.check(1).unwrap_err().code(), "INVALID_OPTION");
+        component.check(2).unwrap();
+        assert_eq!(component.check(3).unwrap_err().code(), "SCHEMA_TOO_NEW");
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::driver::{Driver, Output};
-use super::{Dialect, Statement, Tables, schema};
+use super::{Component, Dialect, Statement, schema};
 use crate::outbox::WakeUp;
 use crate::transport::sqlite::{Answer, Statements};
 use crate::{Error, ErrorKind, Result};
@@ -41,17 +41,12 @@ impl Driver for Sqlite {
         Ok(self.file.run(statements).await?.into_iter().map(output).collect())
     }
 
-    async fn install(&self, tables: &Tables) -> Result<()> {
-        let dialect = self.dialect();
-        let look = vec![schema::prepare_versions(dialect, tables), schema::version(dialect, tables)];
-        let tables = tables.clone();
+    async fn install(&self, component: &Component) -> Result<()> {
+        let component = component.clone();
         self.file
-            .run_upon(look, move |found| {
+            .run_upon(vec![component.prepare(), component.version()], move |found| {
                 let found = schema::found(&found.into_iter().map(output).next_back().unwrap_or_default());
-                if schema::check_version(&tables, found)? {
-                    return Ok(Vec::new());
-                }
-                Ok(schema::upgrade(dialect, &tables, found))
+                Ok(if component.is_current(found)? { Vec::new() } else { component.upgrade(found) })
             })
             .await
     }

@@ -1,19 +1,13 @@
-//! Handlers that run in a transaction with their event's claim.
+//! Handlers with an inbox: in a transaction with their event's claim, or with one that is kept in memory.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
 
 use super::SubscriptionBuilder;
-use super::handler::{Handler, of_error};
-use crate::inbox::Transactions;
+use super::handler::{Handler, erase, of_error};
+use crate::inbox::{MemoryInbox, Rest, Transactions, Turn};
 use crate::settlement::Outcome;
 use crate::{BoxError, DomainEvent, Result};
-
-/// Pause after the database has failed: at first, and at most.
-const PAUSE: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 impl SubscriptionBuilder<'_> {
     /// Handles the subscription's events inside transactions, each with the claim of its event: effects happen once,
@@ -36,7 +30,7 @@ impl SubscriptionBuilder<'_> {
             transactions,
             handler,
             subscription: self.name().to_owned(),
-            failures: AtomicU32::new(0),
+            rest: Rest::default(),
         });
         let handler: Handler = Arc::new(move |event| {
             let inbox = inbox.clone();
@@ -44,14 +38,64 @@ impl SubscriptionBuilder<'_> {
         });
         self.handle_erased(handler)
     }
+
+    /// Handles each of the subscription's events once for as long as `inbox` remembers it: for handlers without a
+    /// database. What was processed is acknowledged without the handler; what somebody else is at goes back to the queue
+    /// after a pause, no attempt spent. A handler that fails releases its event.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// use std::time::Duration;
+    /// use tidings::inbox::MemoryInbox;
+    /// use tidings::Broker;
+    ///
+    /// let broker = Broker::connect("memory:").await?;
+    /// let inbox = MemoryInbox::new(Duration::from_secs(3600), Duration::from_secs(30));
+    /// let subscriber = broker.subscriber();
+    /// subscriber.subscription("mails").bind("order.*").handle_once(inbox, async |event| {
+    ///     println!("a mail about {}", event.routing_key());
+    ///     Ok::<_, tidings::Error>(())
+    /// })?;
+    /// # Ok::<(), tidings::Error>(()) })?; Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Errors: as [`handle`](Self::handle).
+    pub fn handle_once<F, Fut, E>(self, inbox: MemoryInbox, handler: F) -> Result<()>
+    where
+        F: Fn(DomainEvent) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let (subscription, handler) = (Arc::<str>::from(self.name()), erase(handler));
+        let once: Handler = Arc::new(move |event| {
+            let turn = inbox.turn(&subscription, &event);
+            let handler = handler.clone();
+            Box::pin(async move {
+                match turn {
+                    Turn::Run(claim) => {
+                        let outcome = handler(event).await;
+                        if outcome == Outcome::Ok && !claim.complete() {
+                            tracing::warn!("the claim of an event had ended before its handler did");
+                        }
+                        outcome
+                    }
+                    Turn::Skip => Outcome::Ok,
+                    Turn::Rest(pause) => {
+                        tokio::time::sleep(pause).await;
+                        Outcome::Release
+                    }
+                }
+            })
+        });
+        self.handle_erased(once)
+    }
 }
 
 struct InTransaction<T, F> {
     transactions: T,
     handler: F,
     subscription: String,
-    /// Failures of the database since it last worked.
-    failures: AtomicU32,
+    rest: Rest,
 }
 
 impl<T: Transactions, F> InTransaction<T, F> {
@@ -76,7 +120,7 @@ impl<T: Transactions, F> InTransaction<T, F> {
         };
         match self.transactions.commit(tx).await {
             Ok(()) => {
-                self.failures.store(0, Relaxed);
+                self.rest.worked();
                 Outcome::Ok
             }
             // It may have been committed all the same: then the next delivery finds the claim.
@@ -86,10 +130,9 @@ impl<T: Transactions, F> InTransaction<T, F> {
 
     /// Waits for a database that has failed, and gives the event back.
     async fn pause(&self, doing: &str, error: &(dyn std::error::Error + Send + Sync)) -> Outcome {
-        let failures = self.failures.fetch_add(1, Relaxed);
-        let pause = PAUSE.saturating_mul(1 << failures.min(9)).min(PAUSE_MAX);
+        let pause = self.rest.failed();
         tracing::warn!(subscription = self.subscription, doing, %error, ?pause, "the inbox's database failed");
-        tokio::time::sleep(pause + pause.mul_f64(fastrand::f64() / 5.0)).await;
+        tokio::time::sleep(pause).await;
         Outcome::Release
     }
 }

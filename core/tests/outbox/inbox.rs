@@ -27,7 +27,7 @@ async fn install(database: &mut Database) -> InboxWriter {
     inbox
 }
 
-async fn remove(mut database: Database) {
+pub(crate) async fn remove(mut database: Database) {
     let table = database.table();
     let (head, quote) = table.split_at(table.len() - 1);
     let sql = format!("DROP TABLE {head}_in{quote}");

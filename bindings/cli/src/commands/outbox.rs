@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
+use tidings::inbox::{Inbox, InboxWriter};
 use tidings::outbox::{Dialect, FailedRow, OnFailed, Outbox, Tables, outbox_schema};
 
 use crate::confirm::confirm;
@@ -14,6 +15,8 @@ use crate::signal::Stop;
 use crate::table::Table;
 use crate::values::{count, duration, span};
 
+/// The table that is meant where none is named.
+const OUTBOX: &str = "tidings_outbox";
 /// Failed rows that are read at once.
 const PAGE: usize = 1000;
 
@@ -28,7 +31,7 @@ pub(crate) struct Place {
     )]
     pub(crate) store: Option<String>,
     /// Name of the table, or schema.table
-    #[arg(long, value_name = "NAME", default_value = "tidings_outbox")]
+    #[arg(long, value_name = "NAME", default_value = OUTBOX)]
     pub(crate) table: String,
 }
 
@@ -55,7 +58,7 @@ impl Place {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create the tables, or bring them to this version
-    Install(Place),
+    Install(Install),
     /// Print the tables as SQL, for a migration tool of your own
     Sql(Sql),
     /// Say how many events wait, were given up on, and how old the oldest is
@@ -73,12 +76,21 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Install {
+    #[command(flatten)]
+    place: Place,
+    /// The inbox's table instead
+    #[arg(long)]
+    inbox: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Sql {
     /// Which database
     #[arg(long, value_enum)]
     dialect: Language,
     /// Name of the table, or schema.table
-    #[arg(long, value_name = "NAME", default_value = "tidings_outbox")]
+    #[arg(long, value_name = "NAME", default_value = OUTBOX)]
     table: String,
     /// Print the inbox's table instead
     #[arg(long)]
@@ -163,7 +175,7 @@ pub(crate) struct Drain {
 
 pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Install(place) => install(context, &place).await,
+        Command::Install(options) => install(context, &options).await,
         Command::Sql(options) => sql(context, &options),
         Command::Status(place) => status(context, &place).await,
         Command::Relay(options) => relay(context, options).await,
@@ -174,19 +186,30 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Fai
     }
 }
 
-async fn install(context: &Context, place: &Place) -> Result<Exit, Failure> {
-    let outbox = Outbox::connect_to(&place.required()?, Tables::new(&place.table)?).await?;
-    outbox.install().await?;
-    outbox.close().await?;
-    context.out.note(format!("{} is there.", place.table));
+async fn install(context: &Context, Install { place, inbox }: &Install) -> Result<Exit, Failure> {
+    let (url, table) = (place.required()?, if *inbox { of_inbox(&place.table) } else { &place.table });
+    if *inbox {
+        let inbox = Inbox::connect(&url, table).await?;
+        inbox.install().await?;
+        inbox.close().await?;
+    } else {
+        let outbox = Outbox::connect_to(&url, Tables::new(table)?).await?;
+        outbox.install().await?;
+        outbox.close().await?;
+    }
+    context.out.note(format!("{table} is there."));
     Ok(Exit::Ok)
+}
+
+/// The name that was given, or the inbox's own.
+fn of_inbox(table: &str) -> &str {
+    if table == OUTBOX { "tidings_inbox" } else { table }
 }
 
 fn sql(context: &Context, options: &Sql) -> Result<Exit, Failure> {
     let dialect = options.dialect.into();
     let script = if options.inbox {
-        let writer = tidings::inbox::InboxWriter::new(dialect);
-        if options.table == "tidings_outbox" { writer.schema() } else { writer.table(&options.table)?.schema() }
+        InboxWriter::new(dialect).table(of_inbox(&options.table))?.schema()
     } else {
         outbox_schema(dialect, &Tables::new(&options.table)?)
     };

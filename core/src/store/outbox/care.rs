@@ -6,9 +6,9 @@ use super::{FAILED, PROCESSED, RETRYING, SCHEDULED, SqlStore, WAITING, count, du
 use crate::Result;
 use crate::outbox::{FailedRow, OutboxStatus};
 use crate::store::Value;
-use crate::store::driver::{Driver, Reader};
+use crate::store::driver::Reader;
 
-impl<D: Driver> SqlStore<D> {
+impl SqlStore {
     pub(super) async fn count_states(&self) -> Result<OutboxStatus> {
         let sql = self.sql(&format!("SELECT state, count(*) FROM {} GROUP BY state", self.outbox));
         let mut status = OutboxStatus::default();

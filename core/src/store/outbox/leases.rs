@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::{SqlStore, duration, micros, numbers};
 use crate::Result;
 use crate::outbox::Member;
-use crate::store::driver::{Driver, Reader};
+use crate::store::driver::Reader;
 use crate::store::{Dialect, Statement};
 
-impl<D: Driver> SqlStore<D> {
+impl SqlStore {
     pub(super) async fn enter(&self, owner: &str, fence: &str, lease: Duration) -> Result<()> {
         let now = self.driver.lease_clock();
         let sql = self

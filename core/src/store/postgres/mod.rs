@@ -16,7 +16,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::driver::{Driver, Output};
-use super::{Dialect, Statement, Tables, Value, insert, schema};
+use super::{Component, Dialect, Statement, Value, schema};
 use crate::outbox::WakeUp;
 use crate::{BoxError, Error, ErrorKind, Result};
 use pool::Pool;
@@ -72,10 +72,10 @@ impl Driver for Postgres {
         Ok(outputs)
     }
 
-    async fn install(&self, tables: &Tables) -> Result<()> {
+    async fn install(&self, component: &Component) -> Result<()> {
         let mut client = self.pool.get().await?;
         client.begin().await?;
-        let installed = install(&client, tables).await;
+        let installed = install(&client, component).await;
         client.end(if installed.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
         installed
     }
@@ -90,15 +90,13 @@ impl Driver for Postgres {
     }
 }
 
-async fn install(client: &Client, tables: &Tables) -> Result<()> {
-    let dialect = Dialect::Postgres;
-    let lock = insert::hash(tables.versions(dialect).as_bytes()).cast_signed();
-    let lock = Statement { sql: "SELECT pg_advisory_xact_lock($1)".into(), params: vec![Value::Int(lock)] };
-    run(client, &lock).await?;
-    run(client, &schema::prepare_versions(dialect, tables)).await?;
-    let found = schema::found(&run(client, &schema::version(dialect, tables)).await?);
-    if !schema::check_version(tables, found)? {
-        for statement in schema::upgrade(dialect, tables, found) {
+async fn install(client: &Client, component: &Component) -> Result<()> {
+    let lock = vec![Value::Int(component.lock().cast_signed())];
+    run(client, &Statement { sql: "SELECT pg_advisory_xact_lock($1)".into(), params: lock }).await?;
+    run(client, &component.prepare()).await?;
+    let found = schema::found(&run(client, &component.version()).await?);
+    if !component.is_current(found)? {
+        for statement in component.upgrade(found) {
             run(client, &statement).await?;
         }
     }
