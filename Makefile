@@ -48,8 +48,8 @@ test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, re
 	$(SERVICES) tests/python django
 	$(SERVICES) tests/python wheel
 
-faults: toolchain brokers ## Kills, cuts and freezes while a ledger counts
-	$(SERVICES) cargo run --release -p tidings-faults -- $(ARGS)
+faults: toolchain brokers ## Kills, cuts and freezes while a ledger counts (MINUTES=60: seeds at random for so long)
+	$(SERVICES) cargo run --release -p tidings-faults -- $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 bench: toolchain brokers ## Side by side with the peers; results in target/bench/results.json
 	$(SERVICES) cargo run --release -p tidings-bench -- $(ARGS)

@@ -1,7 +1,7 @@
 // The client process for the rigs, in Node (see tests/clients/PROTOCOL.md).
 
 import { createInterface } from "node:readline";
-import { Broker, DomainEvent, deadLetters, Publisher, replayAll, Subscriber } from "../../../node/dist/index.mjs";
+import { Broker, DomainEvent, deadLetters, Publisher, RetryPolicy, replayAll, Subscriber } from "../../../node/dist/index.mjs";
 import { handler } from "./handler.mjs";
 import { say } from "./output.mjs";
 import { publish } from "./publish.mjs";
@@ -47,6 +47,11 @@ class Client {
       queueType: what.classic ? "classic" : "quorum",
       lease: what.lease_ms === undefined ? undefined : { ms: what.lease_ms },
     };
+    if (what.timeout_ms !== undefined) {
+      // A handler that was given up on is tried again soon.
+      const retry = RetryPolicy.fixed({ maxRetries: options.maxRetries, delay: { ms: 100 } });
+      Object.assign(options, { maxRetries: undefined, timeout: { ms: what.timeout_ms }, retry });
+    }
     const count = () => {
       this.#handled += 1;
     };

@@ -6,6 +6,7 @@ import { say } from "./output.mjs";
 
 /** A handler of this kind; `count` is called for each event. */
 export function handler(name, kind, report, count) {
+  let begun = 0;
   return async (event) => {
     const seq = event.data?.seq;
     const about = { name, id: event.id, key: event.key, seq, attempt: event.retries };
@@ -14,6 +15,12 @@ export function handler(name, kind, report, count) {
     if (kind.kind === "unsteady") {
       say("begin", { ...about, at_us: Date.now() * 1000 });
       await sleep(1 + (seq % 5));
+    }
+    if (kind.kind === "troubled") {
+      begun += 1;
+      if (begun === kind.exit_after) process.kill(process.pid, "SIGKILL");
+      if (event.retries === 0 && seq % kind.hang_every === 0) await new Promise(() => {});
+      if (seq % kind.slow_every === 0) await sleep(kind.slow_ms);
     }
     const [outcome, error] = decide(kind, event);
     count();

@@ -17,6 +17,7 @@ import tidings
 from tidings import DeadLetter, DomainEvent, Retry, TidingsError, aio
 
 REPORT = 1000
+HANGS = 3600.0  # seconds: longer than anybody waits for a handler
 THREADS = "--threads" in sys.argv
 _writing = threading.Lock()
 
@@ -34,6 +35,7 @@ class Handler:
 
     def __init__(self, client: Client, name: str, kind: dict[str, Any], report: str) -> None:
         self.client, self.name, self.kind, self.report = client, name, kind, report
+        self.begun = 0
 
     async def on_loop(self, event: DomainEvent[Any]) -> None:
         if pause := self.begin(event):
@@ -50,6 +52,8 @@ class Handler:
         match self.kind["kind"]:
             case "sleep":
                 return float(self.kind["ms"]) / 1000
+            case "troubled":
+                return self.trouble(event)
             case "unsteady":
                 seq = event.data.get("seq")
                 say(
@@ -60,6 +64,16 @@ class Handler:
                 return (1 + (seq or 0) % 5) / 1000
             case _:
                 return 0.0
+
+    def trouble(self, event: DomainEvent[Any]) -> float:
+        """Slow now and then, hangs once with some events, and may end the process."""
+        kind, seq = self.kind, event.data["seq"]
+        self.begun += 1
+        if self.begun == kind.get("exit_after"):
+            os._exit(137)
+        if event.retries == 0 and seq % kind["hang_every"] == 0:
+            return HANGS
+        return float(kind["slow_ms"]) / 1000 if seq % kind["slow_every"] == 0 else 0.0
 
     def act(self, event: DomainEvent[Any]) -> None:
         kind, seq = self.kind, event.data.get("seq") if isinstance(event.data, dict) else None
@@ -230,6 +244,10 @@ class Client:
             "lease": None if lease is None else lease / 1000,
             "hold_max": None if hold is None else hold / 1000,
         }
+        if (limit := request.get("timeout_ms")) is not None:
+            # A handler that was given up on is tried again soon.
+            policy = tidings.RetryPolicy.fixed(settings.pop("max_retries"), 0.1)
+            settings |= {"timeout": limit / 1000, "retry": policy}
         if THREADS:
             threaded = tidings.Subscriber(self.url)
             threaded.register(handler.on_thread, name, request["bindings"], **settings)

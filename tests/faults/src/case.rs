@@ -1,46 +1,16 @@
 //! The cases: which faults on which broker.
 
+use crate::fault::Fault;
 use crate::options::Options;
 use crate::outbox::Plan;
 use crate::servers::Server;
-
-/// Something that goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// `kill -9` of a publisher; another one takes over its work.
-    KillPublisher,
-    /// `kill -9` of a subscriber; another one starts a moment later.
-    KillSubscriber,
-    /// SIGSTOP of a subscriber for longer than its lease or heartbeat, then SIGCONT.
-    FreezeSubscriber,
-    /// `kill -9` of the broker, then a restart.
-    KillBroker,
-    /// The broker closes all connections.
-    CloseConnections,
-}
-
-impl Fault {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::KillPublisher => "kill-publisher",
-            Self::KillSubscriber => "kill-subscriber",
-            Self::FreezeSubscriber => "freeze-subscriber",
-            Self::KillBroker => "kill-broker",
-            Self::CloseConnections => "close-connections",
-        }
-    }
-
-    /// Whether it disturbs the server itself.
-    pub(crate) const fn needs_server(self) -> bool {
-        matches!(self, Self::KillBroker | Self::CloseConnections)
-    }
-}
 
 /// One run: a broker, a load, and what goes wrong meanwhile.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) server: Server,
+    pub(crate) ground: Ground,
     pub(crate) classic: bool,
     pub(crate) faults: Vec<Fault>,
     /// What is lost is reported and does not fail the case.
@@ -48,71 +18,73 @@ pub(crate) struct Case {
     pub(crate) kind: Kind,
 }
 
+/// Where it takes place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// On the server that the environment names, in a virtual host of our own.
+    Shared,
+    /// On a server of our own.
+    Private,
+    /// As [`Ground::Shared`], through a proxy.
+    Proxied,
+    /// In a small file system.
+    SmallDisk,
+    /// With processes whose wall clocks can be set.
+    Clocked,
+}
+
+/// What runs while it goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Client {
+    /// The one that the options name, Rust's by default.
+    Given,
+    Node,
+}
+
 /// What runs while it goes wrong.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     /// Publishers and subscribers.
-    Plain,
-    /// The same, whose processes are Node's.
-    Node,
+    Plain(Client),
+    /// The same; handlers are slow, hang, and end their process.
+    Troubled,
     /// An ordered subscription, which is disturbed in its own way.
     Ordered,
     /// Writers, relays and handlers with an inbox, which are disturbed in their own way.
     Outbox(Plan),
 }
 
-/// What the outbox goes through, over each database.
-fn outbox(options: &Options) -> impl Iterator<Item = Case> {
-    let server = Server::rabbitmq(&options.services);
-    Plan::all(options.long).into_iter().map(move |(name, plan)| Case {
-        name: format!("outbox-{name}"),
-        server: server.clone(),
-        classic: false,
-        faults: Vec::new(),
-        best_effort: false,
-        kind: Kind::Outbox(plan),
-    })
+impl Case {
+    fn new(server: &Server, name: &str, ground: Ground, faults: Vec<Fault>) -> Self {
+        Self {
+            name: format!("{}/{name}", server.name),
+            server: server.clone(),
+            ground,
+            classic: false,
+            best_effort: faults.contains(&Fault::DeleteQueue),
+            faults,
+            kind: Kind::Plain(Client::Given),
+        }
+    }
+
+    fn of(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
 }
 
 /// The cases of a profile, in order.
 pub(crate) fn cases(options: &Options) -> Vec<Case> {
-    use Fault::{CloseConnections, FreezeSubscriber, KillBroker, KillPublisher, KillSubscriber};
     let mut all = Vec::new();
     for server in Server::all(&options.services) {
-        let plan: Vec<(&str, Vec<Fault>, bool)> = match (server.is_rabbitmq(), options.long) {
-            (false, long) => {
-                let times = if long { 4 } else { 1 };
-                let each = [KillPublisher, KillSubscriber, FreezeSubscriber];
-                each.map(|fault| (fault.name(), vec![fault; times], false)).into()
-            }
-            (true, false) => vec![
-                (KillBroker.name(), vec![KillBroker], false),
-                ("mixed", vec![KillPublisher, CloseConnections, KillSubscriber, FreezeSubscriber], false),
-            ],
-            (true, true) => {
-                let each = [KillBroker, KillPublisher, KillSubscriber, FreezeSubscriber, CloseConnections];
-                let alone = each.into_iter().map(|fault| (fault.name(), vec![fault; 3], false));
-                alone.chain([("mixed", [each, each].concat(), false)]).collect()
-            }
-        };
-        let classic =
-            (server.name == "rabbitmq3" && options.long).then(|| ("classic-kill-broker", vec![KillBroker], true));
-        for (name, faults, classic) in plan.into_iter().chain(classic) {
-            let name = format!("{}/{name}", server.name);
-            let server = server.clone();
-            all.push(Case { name, server, classic, faults, best_effort: classic, kind: Kind::Plain });
+        if server.is_rabbitmq() {
+            of_rabbitmq(&server, options.long, &mut all);
+        } else {
+            of_sqlite(&server, options.long, &mut all);
         }
-        for (name, classic) in [("ordered", false), ("ordered-classic", true)] {
-            if server.is_rabbitmq() {
-                let name = format!("{}/{name}", server.name);
-                let (server, faults) = (server.clone(), Vec::new());
-                all.push(Case { name, server, classic, faults, best_effort: false, kind: Kind::Ordered });
-            }
-        }
+        all.push(Case::new(&server, "handlers", Ground::Shared, Vec::new()).of(Kind::Troubled));
         if options.client.is_none() && (options.long || server.name != "rabbitmq4") {
-            let name = format!("{}/node", server.name);
-            let faults = vec![KillPublisher, KillSubscriber, FreezeSubscriber];
-            all.push(Case { name, server, classic: false, faults, best_effort: false, kind: Kind::Node });
+            let faults = vec![Fault::KillPublisher, Fault::KillSubscriber, Fault::FreezeSubscriber];
+            all.push(Case::new(&server, "node", Ground::Shared, faults).of(Kind::Plain(Client::Node)));
         }
     }
     if options.client.is_none() {
@@ -120,4 +92,64 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
     }
     all.retain(|case| options.wants(&case.name));
     all
+}
+
+fn of_sqlite(server: &Server, long: bool, all: &mut Vec<Case>) {
+    use Fault::{FillDisk, FreezeSubscriber, KillPublisher, KillSubscriber, StepClock};
+    let times = if long { 4 } else { 1 };
+    for fault in [KillPublisher, KillSubscriber, FreezeSubscriber] {
+        all.push(Case::new(server, fault.name(), Ground::Shared, vec![fault; times]));
+    }
+    all.push(Case::new(server, FillDisk.name(), Ground::SmallDisk, vec![FillDisk; times]));
+    all.push(Case::new(server, StepClock.name(), Ground::Clocked, vec![StepClock; 2 * times]));
+}
+
+fn of_rabbitmq(server: &Server, long: bool, all: &mut Vec<Case>) {
+    use Fault::{
+        BlackHole, CloseConnections, Cut, Delay, DeleteQueue, FreezePublisher, FreezeSubscriber, Halve, KillBroker,
+        KillPublisher, KillSubscriber, MemoryAlarm, Reset, StepClock,
+    };
+    let line = [Cut, Delay, Halve, BlackHole, Reset];
+    if long {
+        for fault in [KillPublisher, KillSubscriber, FreezeSubscriber, FreezePublisher, CloseConnections] {
+            all.push(Case::new(server, fault.name(), Ground::Shared, vec![fault; 3]));
+        }
+        for fault in line {
+            all.push(Case::new(server, fault.name(), Ground::Proxied, vec![fault; 4]));
+        }
+        for fault in [KillBroker, MemoryAlarm] {
+            all.push(Case::new(server, fault.name(), Ground::Private, vec![fault; 3]));
+        }
+        let mixed = [KillBroker, KillPublisher, KillSubscriber, FreezeSubscriber, CloseConnections];
+        all.push(Case::new(server, "mixed", Ground::Private, [mixed, mixed].concat()));
+        all.push(Case::new(server, "proxy", Ground::Proxied, [line, line].concat()));
+        all.push(Case::new(server, StepClock.name(), Ground::Clocked, vec![StepClock; 4]));
+    } else {
+        all.push(Case::new(server, KillBroker.name(), Ground::Private, vec![KillBroker]));
+        let mixed = vec![KillPublisher, CloseConnections, KillSubscriber, FreezeSubscriber];
+        all.push(Case::new(server, "mixed", Ground::Shared, mixed));
+    }
+    if server.name == "rabbitmq3" {
+        if long {
+            let classic = Case::new(server, "classic-kill-broker", Ground::Private, vec![KillBroker]);
+            all.push(Case { classic: true, best_effort: true, ..classic });
+        } else {
+            all.push(Case::new(server, "proxy", Ground::Proxied, line.into()));
+            all.push(Case::new(server, MemoryAlarm.name(), Ground::Private, vec![MemoryAlarm]));
+            all.push(Case::new(server, StepClock.name(), Ground::Clocked, vec![StepClock]));
+        }
+        all.push(Case::new(server, DeleteQueue.name(), Ground::Shared, vec![DeleteQueue]));
+    }
+    for (name, classic) in [("ordered", false), ("ordered-classic", true)] {
+        all.push(Case { classic, ..Case::new(server, name, Ground::Shared, Vec::new()).of(Kind::Ordered) });
+    }
+}
+
+/// What the outbox goes through, over each database.
+fn outbox(options: &Options) -> impl Iterator<Item = Case> {
+    let server = Server::rabbitmq(&options.services);
+    Plan::all(options.long).into_iter().map(move |(name, plan)| Case {
+        name: format!("outbox-{name}"),
+        ..Case::new(&server, "", Ground::Private, Vec::new()).of(Kind::Outbox(plan))
+    })
 }

@@ -1,11 +1,14 @@
 //! The client processes of one case, and the pipe through which all of them are heard.
 
 use std::path::Path;
+use std::process::Command as Program;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use tidings_test_client::process::{Client, Said};
 use tidings_test_client::protocol::{Command, HandlerKind, Publish, Subscribe};
+
+use crate::clocks::Clocks;
 
 /// Longest wait for an answer that does not depend on a fault.
 pub(crate) const ANSWER: Duration = Duration::from_secs(30);
@@ -23,12 +26,15 @@ pub(crate) struct Subscriber {
     pub(crate) client: Client,
     /// It was frozen, or has just been started: not one that others are judged by.
     pub(crate) frozen: bool,
+    /// One of its handlers is going to end it.
+    pub(crate) exits: bool,
 }
 
 /// All processes of a case.
 pub(crate) struct Crew<'a> {
     program: &'a Path,
     url: String,
+    clocks: Option<&'a Clocks>,
     speak: Sender<Said>,
     heard: Receiver<Said>,
     next: usize,
@@ -39,12 +45,21 @@ pub(crate) struct Crew<'a> {
 impl<'a> Crew<'a> {
     pub(crate) fn new(program: &'a Path, url: String) -> Self {
         let (speak, heard) = channel();
-        Self { program, url, speak, heard, next: 1, publishers: Vec::new(), subscribers: Vec::new() }
+        let (publishers, subscribers) = (Vec::new(), Vec::new());
+        Self { program, url, clocks: None, speak, heard, next: 1, publishers, subscribers }
+    }
+
+    /// The clocks of those who are to start from now on.
+    pub(crate) fn by(self, clocks: Option<&'a Clocks>) -> Self {
+        Self { clocks, ..self }
     }
 
     /// Starts a client that is connected.
     pub(crate) fn client(&mut self) -> Result<Client, String> {
-        let mut client = Client::start(self.program, self.next, self.speak.clone()).map_err(|e| e.to_string())?;
+        let mut program = Program::new(self.program);
+        let wound = self.clocks.map_or(Ok(()), |clocks| clocks.wind(&mut program, self.next));
+        let started = wound.and_then(|()| Client::spawn(&mut program, self.next, self.speak.clone()));
+        let mut client = started.map_err(|e| e.to_string())?;
         self.next += 1;
         client.ask(Command::Connect { url: self.url.clone() }, ANSWER)?;
         Ok(client)
@@ -96,8 +111,15 @@ impl<'a> Crew<'a> {
     /// Has a client subscribe.
     pub(crate) fn subscribe_with(&mut self, mut client: Client, what: &Subscribe) -> Result<(), String> {
         client.ask(Command::Subscribe(what.clone()), ANSWER)?;
-        self.subscribers.push(Subscriber { client, frozen: false });
+        let exits = matches!(what.handler, HandlerKind::Troubled { exit_after: 1.., .. });
+        self.subscribers.push(Subscriber { client, frozen: false, exits });
         Ok(())
+    }
+
+    /// Lets go of a subscriber that has ended, if it was to end by itself.
+    pub(crate) fn exited(&mut self, number: usize) -> bool {
+        let at = self.subscribers.iter().position(|s| s.client.number == number && s.exits);
+        at.map(|at| self.subscribers.swap_remove(at)).is_some()
     }
 
     /// What somebody said, at the latest after `timeout`.
@@ -174,6 +196,20 @@ pub(crate) fn subscription(name: &str, classic: bool, long: bool) -> Subscribe {
         classic,
         lease_ms: Some(1500),
         handler: HandlerKind::RetryFirst { times, every: 4, delays_ms },
+        ..Subscribe::new(name, "rig.#")
+    }
+}
+
+/// One whose handlers are slow, hang until they are given up on, and end their process if `exit_after` says when.
+pub(crate) fn troubled(name: &str, exit_after: u64) -> Subscribe {
+    Subscribe {
+        concurrency: 8,
+        prefetch: Some(100),
+        // Those who hang once, and what the others lose with the process.
+        max_retries: 10,
+        lease_ms: Some(1500),
+        timeout_ms: Some(700),
+        handler: HandlerKind::Troubled { slow_every: 25, slow_ms: 300, hang_every: 200, exit_after },
         ..Subscribe::new(name, "rig.#")
     }
 }

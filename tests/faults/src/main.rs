@@ -2,24 +2,32 @@
 //! outside of all of them counts.
 //!
 //! `tests/clients/PROTOCOL.md` is how the processes are driven; `--help` names the options. Exit status 1: something was
-//! lost, invented or stuck.
+//! lost, invented, out of order or stuck.
 
 mod case;
+mod clocks;
 mod crew;
+mod fault;
 mod ledger;
 mod options;
 mod ordered;
 mod outbox;
+mod place;
+mod proxy;
 mod run;
 mod servers;
+mod tally;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use case::Kind;
+use case::{Case, Client, Kind};
 use options::Options;
+use outbox::Servers;
 use run::Verdict;
+use tally::Tally;
 
 fn main() -> ExitCode {
     let options = match Options::read(std::env::args().skip(1)) {
@@ -43,36 +51,73 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    println!("faults: {} cases, {} events each, --seed {}", cases.len(), options.events, options.seed);
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    let servers = outbox::Servers::new(&options.services);
-    for (index, case) in cases.iter().enumerate() {
-        let started = Instant::now();
-        let seed = options.seed.wrapping_add(index as u64);
-        let verdict = match (&case.kind, node_client()) {
-            (Kind::Outbox(plan), _) => outbox::run(plan, &options, seed, &client, &servers),
-            (Kind::Plain | Kind::Ordered, _) => run::run(case, &options, seed, &client),
-            (Kind::Node, Some(node)) => run::run(case, &options, seed, &node),
-            (Kind::Node, None) => Verdict::Skipped("the Node package is not built: tests/node addon".to_owned()),
-        };
-        let took = started.elapsed().as_secs_f64();
-        match verdict {
-            Verdict::Passed(text) => {
-                passed += 1;
-                println!("ok       {:<30} {text} ({took:.1} s)", case.name);
-            }
-            Verdict::Failed(text) => {
-                failed += 1;
-                println!("FAILED   {:<30} {text} ({took:.1} s; --only {} --seed {seed})", case.name, case.name);
-            }
-            Verdict::Skipped(why) => {
-                skipped += 1;
-                println!("SKIPPED  {:<30} {why}", case.name);
-            }
+    let rig = Rig { options: &options, client, servers: Rc::new(Servers::new(&options.services)) };
+    let mut score = Score::default();
+    let (events, seed) = (options.events, options.seed);
+    if let Some(minutes) = options.minutes {
+        println!("faults: {minutes} minutes of {} cases, {events} events each, --seed {seed}", cases.len());
+        let (until, mut rng) = (Instant::now() + Duration::from_secs(60 * minutes), fastrand::Rng::with_seed(seed));
+        while Instant::now() < until
+            && let Some(case) = rng.choice(&cases)
+        {
+            rig.run(case, rng.u64(..1_000_000), &mut score);
+        }
+    } else {
+        println!("faults: {} cases, {events} events each, --seed {seed}", cases.len());
+        for (index, case) in (0..).zip(&cases) {
+            rig.run(case, seed.wrapping_add(index), &mut score);
         }
     }
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    println!("{}", score.tally);
+    println!("{} passed, {} failed, {} skipped", score.passed, score.failed, score.skipped);
+    if score.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What all cases need.
+struct Rig<'a> {
+    options: &'a Options,
+    client: PathBuf,
+    servers: Rc<Servers>,
+}
+
+#[derive(Default)]
+struct Score {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+    tally: Tally,
+}
+
+impl Rig<'_> {
+    fn run(&self, case: &Case, seed: u64, score: &mut Score) {
+        let started = Instant::now();
+        let verdict = match (&case.kind, node_client()) {
+            (Kind::Outbox(plan), _) => outbox::run(plan, self.options, seed, &self.client, &self.servers),
+            (Kind::Plain(Client::Node), Some(node)) => run::run(case, self.options, seed, &node, &self.servers),
+            (Kind::Plain(Client::Node), None) => {
+                Verdict::Skipped("the Node package is not built: tests/node addon".to_owned())
+            }
+            _ => run::run(case, self.options, seed, &self.client, &self.servers),
+        };
+        let took = started.elapsed().as_secs_f64();
+        let report = match verdict {
+            Verdict::Ran(report) => report,
+            Verdict::Skipped(why) => {
+                score.skipped += 1;
+                return println!("SKIPPED  {:<30} {why}", case.name);
+            }
+        };
+        score.tally += report.tally;
+        if report.wrong.is_empty() {
+            score.passed += 1;
+            println!("ok       {:<30} {} ({took:.1} s)", case.name, report.text);
+        } else {
+            score.failed += 1;
+            let size = if self.options.long { format!(" --events {}", self.options.events) } else { String::new() };
+            let again = format!("--only {} --seed {seed}{size}", case.name);
+            println!("FAILED   {:<30} {}; {} ({took:.1} s; {again})", case.name, report.text, report.wrong.join("; "));
+        }
+    }
 }
 
 /// The client in Node, if the package that it uses is built.

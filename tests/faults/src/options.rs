@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 const USAGE: &str =
-    "tidings-faults [--short] [--events N] [--seed N] [--only TEXT] [--client PROGRAM] [--services PROGRAM] [--list]
+    "tidings-faults [--short] [--events N] [--minutes N] [--seed N] [--only TEXT] [--client PROGRAM] [--services PROGRAM] [--list]
 
   --short       a few thousand events a case, in about a minute (the default)
   --events N    N events a case, every fault alone, several times
+  --minutes N   cases and seeds at random until the time is over (20,000 events each, or --events)
   --seed N      makes the same choices again (printed at the start)
   --only TEXT   only cases whose name contains TEXT; may be given several times
   --client P    a client of another language (tests/clients/PROTOCOL.md)
@@ -22,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) events: u64,
     /// The long profile.
     pub(crate) long: bool,
+    /// Cases at random for so long.
+    pub(crate) minutes: Option<u64>,
     /// Makes choices repeatable.
     pub(crate) seed: u64,
     /// Parts of the names of the cases to run; empty: all.
@@ -40,14 +43,23 @@ impl Options {
         let folder = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| "tests/faults".into(), PathBuf::from);
         let services = folder.join("../services");
         let seed = fastrand::u64(..) % 1_000_000;
-        let mut options =
-            Self { events: 2000, long: false, seed, only: Vec::new(), client: None, services, list: false };
+        let mut options = Self {
+            events: 2000,
+            long: false,
+            minutes: None,
+            seed,
+            only: Vec::new(),
+            client: None,
+            services,
+            list: false,
+        };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value\n\n{USAGE}"));
             let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is not a number\n\n{USAGE}"));
             match argument.as_str() {
                 "--short" => {}
                 "--events" => (options.events, options.long) = (number(value()?)?.max(100), true),
+                "--minutes" => options.minutes = Some(number(value()?)?),
                 "--seed" => options.seed = number(value()?)?,
                 "--only" => options.only.push(value()?),
                 "--client" => options.client = Some(value()?.into()),
@@ -55,6 +67,9 @@ impl Options {
                 "--list" => options.list = true,
                 _ => return Err(USAGE.to_owned()),
             }
+        }
+        if options.minutes.is_some() && !options.long {
+            (options.events, options.long) = (20_000, true);
         }
         Ok(options)
     }

@@ -14,7 +14,9 @@ use self::diary::{Diary, now_us};
 use crate::crew::Crew;
 use crate::ledger::Ledger;
 use crate::options::Options;
-use crate::servers::{Place, Refused};
+use crate::place::Place;
+use crate::servers::Refused;
+use crate::tally::{Report, Tally};
 
 /// Processes that compete.
 const MEMBERS: usize = 3;
@@ -49,6 +51,7 @@ pub(crate) struct OrderedRun<'a> {
     events: u64,
     plan: Vec<Disturbance>,
     kills: usize,
+    disturbed: u64,
     /// Who said last that it handles an event: the owner.
     owner: Option<usize>,
     /// Since the last kill of the owner, and how long it took until somebody else began.
@@ -91,6 +94,7 @@ impl<'a> OrderedRun<'a> {
             events,
             plan,
             kills: 0,
+            disturbed: 0,
             owner: None,
             killed: None,
             takeovers: Vec::new(),
@@ -101,7 +105,7 @@ impl<'a> OrderedRun<'a> {
     }
 
     /// The report, or what is wrong; `Err` outside where the rig itself could not go on.
-    pub(crate) fn go(mut self) -> Result<Result<String, String>, Refused> {
+    pub(crate) fn go(mut self) -> Result<Report, Refused> {
         self.play().map_err(Refused::Failed).and_then(|skip| skip.map_or(Ok(()), |why| Err(Refused::Skip(why))))?;
         Ok(self.report())
     }
@@ -222,6 +226,7 @@ impl<'a> OrderedRun<'a> {
     }
 
     fn disturb(&mut self, disturbance: Disturbance) -> Result<(), Refused> {
+        self.disturbed += 1;
         match disturbance {
             Disturbance::Kill => {
                 let victim = self.victim();
@@ -257,7 +262,7 @@ impl<'a> OrderedRun<'a> {
         }
     }
 
-    fn report(mut self) -> Result<String, String> {
+    fn report(mut self) -> Report {
         let missing = self.ledger.missing;
         let stuck = if missing > 0 { self.crew.stored(&self.what.name).min(missing) } else { 0 };
         let found = self.diary.judge(MAX_RETRIES);
@@ -297,9 +302,19 @@ impl<'a> OrderedRun<'a> {
                 Err(error) => format!("{}: {error}", self.story.display()),
             });
         }
+        let tally = Tally {
+            events: self.ledger.confirmed,
+            faults: self.disturbed,
+            lost: missing - stuck,
+            stuck,
+            invented: self.ledger.invented.len() as u64,
+            duplicated: self.ledger.duplicated,
+            out_of_order: found.violations.len() as u64,
+            ..Tally::default()
+        };
         if let Err(error) = self.crew.dismiss(&[&self.what.name]) {
             wrong.push(error);
         }
-        if wrong.is_empty() { Ok(text) } else { Err(format!("{text}; {}", wrong.join("; "))) }
+        Report { text, wrong, tally }
     }
 }

@@ -21,6 +21,7 @@ use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::run::Verdict;
 use crate::servers::Refused;
+use crate::tally::{Report, Tally};
 
 /// Processes that write, relay, and handle with an inbox, each.
 const CREW: u64 = 2;
@@ -34,12 +35,7 @@ const PROBES: u64 = 50;
 
 /// Runs a case.
 pub(crate) fn run(plan: &Plan, options: &Options, seed: u64, client: &Path, servers: &Servers) -> Verdict {
-    let result = OutboxRun::new(plan, options, seed, client, servers).and_then(OutboxRun::go);
-    match result {
-        Ok(Ok(text)) => Verdict::Passed(text),
-        Ok(Err(text)) | Err(Refused::Failed(text)) => Verdict::Failed(text),
-        Err(Refused::Skip(why)) => Verdict::Skipped(why),
-    }
+    OutboxRun::new(plan, options, seed, client, servers).and_then(OutboxRun::go).into()
 }
 
 struct OutboxRun<'a> {
@@ -123,7 +119,7 @@ impl<'a> OutboxRun<'a> {
     }
 
     /// The report, or what is wrong; `Err` outside where the rig itself could not go on.
-    fn go(mut self) -> Result<Result<String, String>, Refused> {
+    fn go(mut self) -> Result<Report, Refused> {
         let effects = self.play().map_err(Refused::Failed)?;
         Ok(self.report(&effects))
     }
@@ -320,7 +316,7 @@ impl<'a> OutboxRun<'a> {
         self.crew.work(client, Command::Write(work), prefix, count)
     }
 
-    fn report(self, effects: &Ledger) -> Result<String, String> {
+    fn report(self, effects: &Ledger) -> Report {
         let back: Vec<String> = self.back_after.iter().map(|d| format!("{:.1}", d.as_secs_f64())).collect();
         let l = &self.ledger;
         let text = format!(
@@ -360,8 +356,18 @@ impl<'a> OutboxRun<'a> {
         if !wrong.is_empty() {
             wrong.extend(self.struck.iter().map(|(at, blow)| format!("{blow:?} at {:.1} s", at.as_secs_f64())));
         }
+        let tally = Tally {
+            events: l.confirmed,
+            faults: self.struck.len() as u64,
+            lost: l.missing + effects.missing,
+            invented: (l.invented.len() + effects.invented.len()) as u64,
+            duplicated: l.duplicated,
+            effects_twice: effects.duplicated,
+            out_of_order: self.disordered.len() as u64,
+            ..Tally::default()
+        };
         wrong.extend(self.dismiss().err());
-        if wrong.is_empty() { Ok(text) } else { Err(format!("{text}; {}", wrong.join("; "))) }
+        Report { text, wrong, tally }
     }
 
     fn dismiss(mut self) -> Result<(), String> {

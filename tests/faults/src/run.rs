@@ -1,24 +1,40 @@
 //! One case from beginning to end: load, faults at seeded moments, then the count.
 
+mod strike;
+
 use std::collections::VecDeque;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tidings_test_client::process::Said;
 
-use crate::case::{Case, Fault, Kind};
-use crate::crew::{Crew, subscription};
+use crate::case::{Case, Kind};
+use crate::crew::{Crew, subscription, troubled};
+use crate::fault::Fault;
 use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::ordered::OrderedRun;
-use crate::servers::{Place, Refused};
+use crate::outbox::Servers;
+use crate::place::Place;
+use crate::servers::Refused;
+use crate::tally::{Report, Tally};
 
 /// How a case ended.
 pub(crate) enum Verdict {
-    Passed(String),
-    Failed(String),
+    Ran(Report),
     Skipped(String),
+}
+
+impl From<Result<Report, Refused>> for Verdict {
+    fn from(result: Result<Report, Refused>) -> Self {
+        match result {
+            Ok(report) => Self::Ran(report),
+            Err(Refused::Failed(why)) => Self::Ran(Report { wrong: vec![why], ..Report::default() }),
+            Err(Refused::Skip(why)) => Self::Skipped(why),
+        }
+    }
 }
 
 /// How long the short profile's load takes where nothing goes wrong.
@@ -30,34 +46,21 @@ const DIRECTORY_SAVED: Duration = Duration::from_secs(6);
 /// Events that are published at the end to see that the subscribers consume again.
 const PROBES: u64 = 50;
 
-/// Runs a case.
-pub(crate) fn run(case: &Case, options: &Options, seed: u64, client: &Path) -> Verdict {
-    let result = prepare(case).and_then(|(folder, place)| {
-        if matches!(case.kind, Kind::Ordered) {
-            return OrderedRun::new(case.classic, options, seed, client, &place).go();
-        }
-        let report = Run::new(case, options, seed, client, place.url.clone()).go()?;
-        drop((place, folder));
-        Ok(report)
-    });
-    match result {
-        Ok(Ok(text)) => Verdict::Passed(text),
-        Ok(Err(text)) | Err(Refused::Failed(text)) => Verdict::Failed(text),
-        Err(Refused::Skip(why)) => Verdict::Skipped(why),
-    }
-}
+/// Handlers of one process of [`Kind::Troubled`] that begin before it ends.
+const EXIT_AFTER: std::ops::Range<u64> = 100..400;
 
-fn prepare(case: &Case) -> Result<(tempfile::TempDir, Place), Refused> {
-    let folder = tempfile::tempdir().map_err(|e| Refused::Failed(e.to_string()))?;
-    let place = case.server.place(folder.path())?;
-    if case.faults.iter().any(|fault| fault.needs_server()) {
-        case.server.may_disturb()?;
-    }
-    Ok((folder, place))
+/// Runs a case.
+pub(crate) fn run(case: &Case, options: &Options, seed: u64, client: &Path, servers: &Rc<Servers>) -> Verdict {
+    let result = Place::new(case, servers).and_then(|place| match case.kind {
+        Kind::Ordered => OrderedRun::new(case.classic, options, seed, client, &place).go(),
+        _ => Run::new(case, options, seed, client, &place).go(),
+    });
+    result.into()
 }
 
 struct Run<'a> {
     case: &'a Case,
+    place: &'a Place,
     crew: Crew<'a>,
     ledger: Ledger,
     rng: Rng,
@@ -66,6 +69,8 @@ struct Run<'a> {
     events: u64,
     rate: Option<f64>,
     incarnations: u64,
+    /// Faults that struck.
+    struck: u64,
     /// What strikes next, and after how many confirms.
     plan: VecDeque<(u64, Fault)>,
     /// When the last fault was over, until an effect shows that somebody consumes.
@@ -76,7 +81,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(case: &'a Case, options: &Options, seed: u64, client: &'a Path, url: String) -> Self {
+    fn new(case: &'a Case, options: &Options, seed: u64, client: &'a Path, place: &'a Place) -> Self {
         let mut rng = Rng::with_seed(seed);
         let name = format!("rig-faults-{}-{seed}", std::process::id());
         let parts = case.faults.len() as u64;
@@ -90,7 +95,8 @@ impl<'a> Run<'a> {
         let rate = (!options.long).then_some(options.events as f64 / SHORT_LOAD / CREW as f64);
         Self {
             case,
-            crew: Crew::new(client, url),
+            place,
+            crew: Crew::new(client, place.url.clone()).by(place.clocks.as_ref()),
             ledger: Ledger::default(),
             rng,
             name,
@@ -98,6 +104,7 @@ impl<'a> Run<'a> {
             events: options.events,
             rate,
             incarnations: 0,
+            struck: 0,
             plan,
             healed: None,
             back_after: Vec::new(),
@@ -106,9 +113,13 @@ impl<'a> Run<'a> {
     }
 
     /// The report, or what is wrong; `Err` outside where the rig itself could not go on.
-    fn go(mut self) -> Result<Result<String, String>, Refused> {
-        let what = subscription(&self.name, self.case.classic, self.long);
+    fn go(mut self) -> Result<Report, Refused> {
         for _ in 0..CREW {
+            let exit_after = self.rng.u64(EXIT_AFTER);
+            let what = match self.case.kind {
+                Kind::Troubled => troubled(&self.name, exit_after),
+                _ => subscription(&self.name, self.case.classic, self.long),
+            };
             self.crew.subscribe(&what).map_err(Refused::Failed)?;
         }
         if self.case.server.is_rabbitmq() && self.case.faults.contains(&Fault::KillBroker) {
@@ -142,11 +153,7 @@ impl<'a> Run<'a> {
         while (self.ledger.confirmed < PROBES || self.ledger.missing > 0) && !self.stalled() {
             self.step()?;
         }
-        let saved = Instant::now() + DIRECTORY_SAVED;
-        while Instant::now() < saved {
-            self.step_quietly()?;
-        }
-        Ok(())
+        self.listen_for(DIRECTORY_SAVED)
     }
 
     fn load_goes_on(&self) -> bool {
@@ -173,7 +180,11 @@ impl<'a> Run<'a> {
 
     fn patience(&self) -> Duration {
         // At-least-once dead-lettering tries again every three minutes: longer than that is stuck.
-        Duration::from_secs(if self.long { 240 } else { 40 })
+        Duration::from_secs(match self.case.best_effort {
+            true if !self.case.classic => 10,
+            _ if self.long => 240,
+            _ => 40,
+        })
     }
 
     /// A subscriber that has to show that it consumes again may find that the others have handled everything.
@@ -199,6 +210,11 @@ impl<'a> Run<'a> {
 
     fn note(&mut self, said: Said) -> Result<(), Refused> {
         let Some(line) = said.line else {
+            if self.crew.exited(said.client) {
+                self.struck += 1;
+                (self.healed, self.progress) = (Some(Instant::now()), Instant::now());
+                return self.crew.subscribe(&troubled(&self.name, 0)).map_err(Refused::Failed);
+            }
             if self.crew.has(said.client) {
                 return Err(Refused::Failed(format!("client {} ended by itself", said.client)));
             }
@@ -241,84 +257,22 @@ impl<'a> Run<'a> {
         self.crew.publish(prefix, count, self.rate).map_err(Refused::Failed)
     }
 
-    fn strike(&mut self, fault: Fault) -> Result<(), Refused> {
-        self.crew.subscribers.iter_mut().for_each(|s| s.frozen = false);
-        match fault {
-            Fault::KillPublisher => self.kill_publisher()?,
-            Fault::KillSubscriber => {
-                let victim = self.rng.usize(..self.crew.subscribers.len());
-                self.crew.subscribers.swap_remove(victim).client.kill();
-                let what = subscription(&self.name, self.case.classic, self.long);
-                self.crew.subscribe(&what).map_err(Refused::Failed)?;
-            }
-            Fault::FreezeSubscriber => {
-                let victim = self.rng.usize(..self.crew.subscribers.len());
-                let client = &self.crew.subscribers[victim].client;
-                client.signal("STOP").map_err(Refused::Failed)?;
-                // Longer than the lease (1.5 s), and than RabbitMQ waits for a heartbeat of 2 s.
-                let until =
-                    Instant::now() + Duration::from_millis(if self.case.server.is_rabbitmq() { 5000 } else { 2500 });
-                while Instant::now() < until {
-                    self.step_quietly()?;
-                }
-                let subscriber = &mut self.crew.subscribers[victim];
-                subscriber.client.signal("CONT").map_err(Refused::Failed)?;
-                subscriber.frozen = true;
-            }
-            Fault::KillBroker => {
-                self.case.server.kill()?;
-                self.case.server.start()?;
-            }
-            Fault::CloseConnections => self.case.server.close_connections()?,
-        }
-        self.healed = Some(Instant::now());
-        self.progress = Instant::now();
-        Ok(())
-    }
-
-    fn step_quietly(&mut self) -> Result<(), Refused> {
-        match self.crew.listen(Duration::from_millis(20)) {
-            Some(said) => self.note(said),
-            None => Ok(()),
-        }
-    }
-
-    fn kill_publisher(&mut self) -> Result<(), Refused> {
-        if self.crew.publishers.is_empty() {
-            return Ok(());
-        }
-        let victim = self.rng.usize(..self.crew.publishers.len());
-        let mut dead = self.crew.publishers.swap_remove(victim);
-        dead.client.kill();
-        // Everything that it said before it died is still in the pipe.
-        let number = dead.client.number;
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < deadline {
-            let Some(said) = self.crew.listen(Duration::from_millis(20)) else { continue };
-            let end = said.client == number && said.line.is_none();
-            self.note(said)?;
-            if end {
-                break;
-            }
-        }
-        let left = dead.count - self.ledger.confirmed_of(&dead.prefix);
-        self.publish(left)
-    }
-
-    fn report(mut self, idle: usize) -> Result<String, String> {
+    fn report(mut self, idle: usize) -> Report {
         let missing = self.ledger.missing;
         let stuck = if missing > 0 { self.crew.stored(&self.name).min(missing) } else { 0 };
         let lost = missing - stuck;
         let back: Vec<String> = self.back_after.iter().map(|d| format!("{:.1}", d.as_secs_f64())).collect();
         let l = &self.ledger;
+        let label = if self.case.best_effort { " (best effort: what is lost is reported)" } else { "" };
         let text = format!(
-            "{} confirmed, {lost} lost, {} invented, {} duplicated, {stuck} stuck, {} retries, {} unknown; {} faults, consuming again after {} s",
+            "{} confirmed, {lost} lost, {} invented, {} duplicated, {stuck} stuck, {} retries, {} unknown; {} faults, \
+             consuming again after {} s{label}",
             l.confirmed,
             l.invented.len(),
             l.duplicated,
             l.retried,
             l.failed,
-            self.case.faults.len(),
+            self.struck,
             back.join(" "),
         );
         let mut wrong = Vec::new();
@@ -337,11 +291,19 @@ impl<'a> Run<'a> {
         if idle > 0 || self.healed.is_some() {
             wrong.push(format!("{idle} subscribers do not consume"));
         }
-        let label = if self.case.best_effort { " (best effort: what is lost is reported)" } else { "" };
-        let gone = self.crew.dismiss(&[&self.name]);
-        if let Err(error) = gone {
+        let tally = Tally {
+            events: l.confirmed,
+            faults: self.struck,
+            lost: if self.case.best_effort { 0 } else { lost },
+            let_go: if self.case.best_effort { lost } else { 0 },
+            stuck,
+            invented: l.invented.len() as u64,
+            duplicated: l.duplicated,
+            ..Tally::default()
+        };
+        if let Err(error) = self.crew.dismiss(&[&self.name]) {
             wrong.push(error);
         }
-        if wrong.is_empty() { Ok(format!("{text}{label}")) } else { Err(format!("{text}; {}", wrong.join("; "))) }
+        Report { text, wrong, tally }
     }
 }

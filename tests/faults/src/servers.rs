@@ -12,33 +12,6 @@ pub(crate) enum Refused {
     Failed(String),
 }
 
-/// Where a case takes place.
-pub(crate) struct Place {
-    pub(crate) url: String,
-    vhost: Option<(Server, String)>,
-}
-
-impl Place {
-    /// Closes every client's connection to this place. Only where it is a virtual host of ours: others use the server too.
-    pub(crate) fn close_connections(&self) -> Result<(), Refused> {
-        let Some((server, vhost)) = &self.vhost else {
-            return Err(Refused::Skip("the virtual host is not ours to disturb".into()));
-        };
-        server.services(&["ctl", server.name, "close_all_connections", "-p", vhost, "fault rig"])
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some((server, vhost)) = &self.vhost
-            && let Err(Refused::Failed(why) | Refused::Skip(why)) =
-                server.services(&["ctl", server.name, "delete_vhost", vhost])
-        {
-            eprintln!("the virtual host {vhost} is left behind: {why}");
-        }
-    }
-}
-
 /// One broker to run cases on.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -67,28 +40,24 @@ impl Server {
         !self.variable.is_empty()
     }
 
-    /// A place of its own for a case, gone with it; `folder` is where an embedded one goes.
+    /// A virtual host of its own for a case: its URL and its name. The name is missing where the server is not ours.
     ///
-    /// On a RabbitMQ of ours that is a virtual host: delays are shared by all subscriptions of one, and a queue that
-    /// somebody left there and that refuses what comes due would hold them up.
-    pub(crate) fn place(&self, folder: &Path) -> Result<Place, Refused> {
-        if !self.is_rabbitmq() {
-            return Ok(Place { url: format!("sqlite:{}", folder.join("events.db").display()), vhost: None });
-        }
+    /// Delays are shared by all subscriptions of one, and a queue that somebody left there and that refuses what comes due
+    /// would hold them up.
+    pub(crate) fn vhost(&self) -> Result<(String, Option<String>), Refused> {
         let given = self.url()?;
         let name = format!("tidings-faults-{}", std::process::id());
-        match self.services(&["ctl", self.name, "add_vhost", &name]) {
+        match self.ctl(&["add_vhost", &name]) {
             Ok(()) => {}
-            Err(Refused::Skip(_)) => return Ok(Place { url: given, vhost: None }),
+            Err(Refused::Skip(_)) => return Ok((given, None)),
             Err(failed) => return Err(failed),
         }
-        let vhost = Some((self.clone(), name.clone()));
         let user = given.split_once("//").and_then(|(_, rest)| rest.split([':', '@']).next()).unwrap_or("guest");
-        self.services(&["ctl", self.name, "set_permissions", "-p", &name, user, ".*", ".*", ".*"])?;
+        self.ctl(&["set_permissions", "-p", &name, user, ".*", ".*", ".*"])?;
         let (base, query) = given.split_once('?').unwrap_or((&given, ""));
         let end =
             base.find("//").and_then(|at| base[at + 2..].find('/').map(|slash| at + 2 + slash)).unwrap_or(base.len());
-        Ok(Place { url: format!("{}/{name}?{query}", &base[..end]), vhost })
+        Ok((format!("{}/{name}?{query}", &base[..end]), Some(name)))
     }
 
     fn url(&self) -> Result<String, Refused> {
@@ -97,29 +66,9 @@ impl Server {
         Ok(with_heartbeat(&url))
     }
 
-    /// Refuses where the server is not ours to disturb.
-    pub(crate) fn may_disturb(&self) -> Result<(), Refused> {
-        // It is not frozen: telling it to go on changes nothing.
-        if self.is_rabbitmq() { self.services(&["cont", self.name]) } else { Ok(()) }
-    }
-
-    /// `kill -9`.
-    pub(crate) fn kill(&self) -> Result<(), Refused> {
-        self.services(&["kill", self.name])
-    }
-
-    /// Starts it again; returns when it answers.
-    pub(crate) fn start(&self) -> Result<(), Refused> {
-        self.services(&["start", self.name])
-    }
-
-    /// Closes every client's connection.
-    pub(crate) fn close_connections(&self) -> Result<(), Refused> {
-        self.services(&["ctl", self.name, "close_all_connections", "fault rig"])
-    }
-
-    fn services(&self, arguments: &[&str]) -> Result<(), Refused> {
-        services(Command::new(&self.services).args(arguments)).map(drop)
+    /// `rabbitmqctl`.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> Result<(), Refused> {
+        services(Command::new(&self.services).args(["ctl", self.name]).args(arguments)).map(drop)
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Handler {
     pub(crate) kind: HandlerKind,
     pub(crate) report: Report,
     pub(crate) handled: Arc<AtomicU64>,
+    /// How often it began.
+    pub(crate) begun: AtomicU64,
 }
 
 impl Handler {
@@ -55,6 +57,19 @@ impl Handler {
                     Mood::Dead if young => ("dead", Err(DeadLetter::because("too-young").into())),
                     _ => ("ok", Ok(())),
                 }
+            }
+            HandlerKind::Troubled { slow_every, slow_ms, hang_every, exit_after } => {
+                if self.begun.fetch_add(1, Relaxed) + 1 == *exit_after {
+                    std::process::exit(137);
+                }
+                let among = |every: &u64| seq.is_some_and(|seq| seq.is_multiple_of((*every).max(1)));
+                if attempt == 0 && among(hang_every) {
+                    std::future::pending::<()>().await;
+                }
+                if among(slow_every) {
+                    tokio::time::sleep(Duration::from_millis(*slow_ms)).await;
+                }
+                ("ok", Ok(()))
             }
             HandlerKind::Exit { seq: at } => {
                 if seq == Some(*at) {

@@ -218,6 +218,9 @@ pub struct Subscribe {
     /// Ordered: longest delay of a head that is held.
     #[serde(default)]
     pub hold_max_ms: Option<u64>,
+    /// Longest run of a handler.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
     /// What the handler does.
     #[serde(default)]
     pub handler: HandlerKind,
@@ -244,6 +247,7 @@ impl Subscribe {
             classic: false,
             lease_ms: None,
             hold_max_ms: None,
+            timeout_ms: None,
             handler: HandlerKind::default(),
             report: Report::default(),
             inbox: false,
@@ -302,6 +306,18 @@ pub enum HandlerKind {
     Sleep {
         /// That long.
         ms: u64,
+    },
+    /// Is slow now and then, hangs once with some events until it is given up on, and may end the process.
+    Troubled {
+        /// Which are slow: multiples of this.
+        slow_every: u64,
+        /// How slow.
+        slow_ms: u64,
+        /// Which hang when they come first: multiples of this.
+        hang_every: u64,
+        /// Ends the process when it has begun so often; 0: never.
+        #[serde(default)]
+        exit_after: u64,
     },
     /// Ends the process.
     Exit {

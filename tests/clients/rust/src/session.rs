@@ -9,7 +9,7 @@ use tidings::outbox::RunningRelay;
 use tidings::transport::QueueType;
 use tidings::{
     BoxError, Broker, DeadLetterFilter, DomainEvent, Error, ErrorKind, PublishOptions, ReplayAction, Result, Retry,
-    Running, Timestamp,
+    RetryPolicy, Running, Timestamp,
 };
 use tidings_test_client::protocol::{Action, Command, PublishEvent, Subscribe};
 use tidings_test_client::usage;
@@ -23,6 +23,9 @@ use crate::write;
 
 /// When a handler whose database went away in the middle of it is to try again.
 const AWAY: Duration = Duration::from_millis(200);
+
+/// When a handler that hung is to try again.
+const SOON: Duration = Duration::from_millis(100);
 
 /// What the client holds between two commands.
 #[derive(Default)]
@@ -119,8 +122,7 @@ impl Session {
 
     async fn subscribe(&mut self, what: Subscribe) -> Result<Value> {
         let subscriber = self.broker()?.subscriber();
-        let mut building =
-            subscriber.subscription(&what.name).concurrency(what.concurrency).max_retries(what.max_retries);
+        let mut building = subscriber.subscription(&what.name).concurrency(what.concurrency);
         for key in what.bindings {
             building = building.bind(key);
         }
@@ -130,6 +132,13 @@ impl Session {
         }
         if let Some(ms) = what.lease_ms {
             building = building.lease(Duration::from_millis(ms));
+        }
+        if let Some(ms) = what.timeout_ms {
+            // A handler that was given up on is tried again soon.
+            let policy = RetryPolicy::fixed(what.max_retries, SOON);
+            building = building.timeout(Duration::from_millis(ms)).retry(policy);
+        } else {
+            building = building.max_retries(what.max_retries);
         }
         if what.ordered {
             building = building.ordered();
@@ -148,6 +157,7 @@ impl Session {
             kind: what.handler,
             report: what.report,
             handled: self.handled.clone(),
+            begun: AtomicU64::new(0),
         });
         if what.inbox {
             let store = self.store()?.clone();

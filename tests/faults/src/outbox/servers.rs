@@ -13,7 +13,8 @@ use crate::servers::{Refused, services, with_heartbeat};
 
 const BROKER: &str = "rabbitmq3";
 /// What is started, and the variable that has its URL.
-const NAMES: [(&str, &str); 3] = [(BROKER, "AMQP_URL"), ("postgres", "DATABASE_URL"), ("mariadb", "MYSQL_URL")];
+const NAMES: [(&str, &str); 4] =
+    [(BROKER, "AMQP_URL"), ("rabbitmq4", "AMQP4_URL"), ("postgres", "DATABASE_URL"), ("mariadb", "MYSQL_URL")];
 /// Ends the servers and removes their folder as soon as nobody holds its input any more, however the rig has ended.
 const KEEPER: &str = r#"cat >/dev/null; "$0" down >/dev/null; rm -rf "$TIDINGS_SERVICES_DIR""#;
 
@@ -36,7 +37,18 @@ impl Servers {
 
     /// The broker's URL.
     pub(crate) fn broker(&self) -> Result<String, Refused> {
-        self.url(BROKER).map(|url| with_heartbeat(&url))
+        self.broker_of(BROKER)
+    }
+
+    /// The URL of one of the brokers.
+    pub(crate) fn broker_of(&self, name: &str) -> Result<String, Refused> {
+        self.url(name).map(|url| with_heartbeat(&url))
+    }
+
+    /// `rabbitmqctl` and the like.
+    pub(crate) fn ctl(&self, name: &str, arguments: &[&str]) -> Result<(), Refused> {
+        let environment = self.started()?.environment.clone();
+        services(Command::new(&self.program).args(["ctl", name]).args(arguments).envs(environment)).map(drop)
     }
 
     /// The URL of a server.

@@ -1,0 +1,154 @@
+//! Where a case takes place, and what can be done to that place.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+
+use crate::case::{Case, Ground};
+use crate::clocks::Clocks;
+use crate::outbox::Servers;
+use crate::proxy::Proxy;
+use crate::servers::{Refused, Server};
+
+const ALARM: &str = "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).";
+const NO_ALARM: &str = "rabbit_alarm:clear_alarm({resource_limit, memory, node()}).";
+/// Of the file system that is filled.
+const SMALL: &str = "size=64m";
+
+/// A broker's URL, and what stands behind it. Gone when it is dropped.
+pub(crate) struct Place {
+    pub(crate) url: String,
+    vhost: Option<(Server, String)>,
+    private: Option<(Rc<Servers>, &'static str)>,
+    pub(crate) proxy: Option<Proxy>,
+    pub(crate) clocks: Option<Clocks>,
+    disk: Option<Disk>,
+    _folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn new(case: &Case, servers: &Rc<Servers>) -> Result<Self, Refused> {
+        let failed = |error: std::io::Error| Refused::Failed(error.to_string());
+        let folder = tempfile::tempdir().map_err(failed)?;
+        let clocks = (case.ground == Ground::Clocked).then(|| Clocks::new(folder.path())).transpose()?;
+        let disk = (case.ground == Ground::SmallDisk).then(|| Disk::mount(folder.path())).transpose()?;
+        let (mut private, mut vhost, mut proxy) = (None, None, None);
+        let url = if !case.server.is_rabbitmq() {
+            let folder = disk.as_ref().map_or(folder.path(), |disk| &disk.at);
+            format!("sqlite:{}", folder.join("events.db").display())
+        } else if case.ground == Ground::Private {
+            let url = servers.broker_of(case.server.name)?;
+            servers.may_disturb(case.server.name)?;
+            private = Some((servers.clone(), case.server.name));
+            url
+        } else {
+            let (url, name) = case.server.vhost()?;
+            vhost = name.map(|name| (case.server.clone(), name));
+            if case.ground == Ground::Proxied {
+                let (before, url) = Proxy::before(&url).map_err(Refused::Skip)?;
+                proxy = Some(before);
+                url
+            } else {
+                url
+            }
+        };
+        Ok(Self { url, vhost, private, proxy, clocks, disk, _folder: folder })
+    }
+
+    /// Closes every client's connection to this place. Only where it is ours alone: others use the server too.
+    pub(crate) fn close_connections(&self) -> Result<(), Refused> {
+        if let Some((servers, name)) = &self.private {
+            return servers.ctl(name, &["close_all_connections", "fault rig"]);
+        }
+        let (server, vhost) = self.vhost()?;
+        server.ctl(&["close_all_connections", "-p", vhost, "fault rig"])
+    }
+
+    /// Deletes a queue with everything in it, whoever consumes it.
+    pub(crate) fn delete_queue(&self, name: &str) -> Result<(), Refused> {
+        let (server, vhost) = self.vhost()?;
+        server.ctl(&["delete_queue", "-p", vhost, name])
+    }
+
+    /// `kill -9` of the broker, and starts it again; returns when it answers.
+    pub(crate) fn restart_broker(&self) -> Result<(), Refused> {
+        let (servers, name) = self.private()?;
+        servers.restart(name)
+    }
+
+    /// Has the broker believe that it has no memory left, or that it has again.
+    pub(crate) fn alarm(&self, on: bool) -> Result<(), Refused> {
+        let (servers, name) = self.private()?;
+        servers.ctl(name, &["eval", if on { ALARM } else { NO_ALARM }])
+    }
+
+    /// Takes all the room that is left on its disk, or gives it back.
+    pub(crate) fn fill(&self, full: bool) -> Result<(), Refused> {
+        let disk = self.disk.as_ref().ok_or_else(|| Refused::Failed("the disk is not ours to fill".to_owned()))?;
+        disk.fill(full).map_err(|e| Refused::Failed(e.to_string()))
+    }
+
+    fn vhost(&self) -> Result<(&Server, &str), Refused> {
+        let ours = self.vhost.as_ref().map(|(server, name)| (server, name.as_str()));
+        ours.ok_or_else(|| Refused::Skip("the virtual host is not ours to disturb".to_owned()))
+    }
+
+    fn private(&self) -> Result<(&Servers, &'static str), Refused> {
+        let ours = self.private.as_ref().map(|(servers, name)| (&**servers, *name));
+        ours.ok_or_else(|| Refused::Skip("the server is not ours to disturb".to_owned()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((server, vhost)) = &self.vhost
+            && let Err(Refused::Failed(why) | Refused::Skip(why)) = server.ctl(&["delete_vhost", vhost])
+        {
+            eprintln!("the virtual host {vhost} is left behind: {why}");
+        }
+    }
+}
+
+/// A small file system in memory.
+struct Disk {
+    at: PathBuf,
+}
+
+impl Disk {
+    fn mount(folder: &Path) -> Result<Self, Refused> {
+        let at = folder.join("disk");
+        std::fs::create_dir(&at).map_err(|e| Refused::Failed(e.to_string()))?;
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", SMALL, "tmpfs"]).arg(&at).output();
+        let done = output.map_err(|e| Refused::Skip(format!("mount: {e}")))?;
+        let why = || Refused::Skip(String::from_utf8_lossy(&done.stderr).trim().to_owned());
+        if done.status.success() { Ok(Self { at }) } else { Err(why()) }
+    }
+
+    fn fill(&self, full: bool) -> std::io::Result<()> {
+        use std::io::{ErrorKind, Write as _};
+        let ballast = self.at.join("ballast");
+        if !full {
+            return std::fs::remove_file(ballast);
+        }
+        let mut file = std::fs::File::create(ballast)?;
+        let mut size = 1 << 20;
+        while size > 0 {
+            match file.write(&vec![0; size]) {
+                Ok(_) => {}
+                // What is left is smaller than this.
+                Err(error) if error.kind() == ErrorKind::StorageFull => size /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // What is not unmounted shows: its folder cannot be removed then.
+        if let Err(error) = Command::new("umount").arg("-l").arg(&self.at).output() {
+            eprintln!("{} stays mounted: {error}", self.at.display());
+        }
+    }
+}
