@@ -33,3 +33,14 @@ pub use statement::{Statement, Value};
 pub use tables::Tables;
 
 pub(crate) mod connect;
+
+/// Reads the URL of a database server, without the files that it may name.
+#[cfg(all(feature = "testkit", feature = "amqp", any(feature = "postgres", feature = "mysql")))]
+pub(crate) fn read_url(url: &str) -> crate::Result<()> {
+    address::parse(url).map(drop)?;
+    #[cfg(feature = "postgres")]
+    if url.starts_with("postgres") && !url.contains("root") {
+        postgres::read_url(url)?;
+    }
+    Ok(())
+}

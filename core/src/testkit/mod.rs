@@ -37,6 +37,9 @@
 #[macro_use]
 mod macros;
 mod child;
+#[cfg(all(feature = "amqp", feature = "sqlite"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod report;
 mod runner;
 mod scenario;

@@ -4,6 +4,8 @@
 //! line in [`registry`], and the testkit runs against it.
 
 mod capabilities;
+#[cfg(all(feature = "testkit", feature = "amqp", feature = "sqlite"))]
+pub(crate) mod carry;
 mod dead_letters;
 mod journal;
 mod message;

@@ -82,18 +82,20 @@ pub fn redact(url: &str) -> String {
         }
     }
     if let Some((base, query)) = text.split_once('?') {
-        let query: Vec<String> = query
-            .split('&')
-            .map(|pair| match pair.split_once('=') {
-                Some((name, _)) if ["password", "secret", "token"].iter().any(|s| name.contains(s)) => {
-                    format!("{name}=***")
-                }
-                _ => pair.to_owned(),
-            })
-            .collect();
+        let query: Vec<String> = query.split('&').map(hide_secrets).collect();
         text = format!("{base}?{}", query.join("&"));
     }
     text
+}
+
+/// A parameter without the value of what is secret by its name, which may stand behind a `?` that should have been a `&`.
+fn hide_secrets(pair: &str) -> String {
+    let lower = pair.to_ascii_lowercase();
+    let secret = ["password", "secret", "token"].iter().filter_map(|word| lower.find(word)).min();
+    match secret.and_then(|at| lower[at..].find('=').map(|equals| at + equals)) {
+        Some(equals) => format!("{}=***", &pair[..equals]),
+        None => pair.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +107,7 @@ mod tests {
         assert_eq!(redact("amqp://me:secret@host:5672/v"), "amqp://me:***@host:5672/v");
         assert_eq!(redact("amqp://me:se/cr@et@host"), "amqp://me:***@host");
         assert_eq!(redact("amqp://me@host/"), "amqp://me@host/");
+        assert_eq!(redact("amqp://host/v?heartbeat=5?Password=x=y&z=1"), "amqp://host/v?heartbeat=5?Password=***&z=1");
         assert_eq!(redact("amqps://host?keyfile=k&password=x"), "amqps://host?keyfile=k&password=***");
         assert_eq!(redact("sqlite:a.db"), "sqlite:a.db");
         assert_eq!(redact("sqlite:a:b@c.db"), "sqlite:a:b@c.db");

@@ -35,6 +35,9 @@ pub(crate) struct Crew<'a> {
     program: &'a Path,
     url: String,
     clocks: Option<&'a Clocks>,
+    /// The password in the URL. Nobody may ever print it.
+    secret: String,
+    leaks: Vec<String>,
     speak: Sender<Said>,
     heard: Receiver<Said>,
     next: usize,
@@ -46,7 +49,11 @@ impl<'a> Crew<'a> {
     pub(crate) fn new(program: &'a Path, url: String) -> Self {
         let (speak, heard) = channel();
         let (publishers, subscribers) = (Vec::new(), Vec::new());
-        Self { program, url, clocks: None, speak, heard, next: 1, publishers, subscribers }
+        // One that is everywhere in the output anyway is none.
+        let password = url.split_once("//").and_then(|(_, rest)| rest.split_once('@')?.0.split_once(':'));
+        let secret = password.map_or("", |(_, password)| password).to_owned();
+        let secret = if secret == "guest" { String::new() } else { secret };
+        Self { program, url, clocks: None, secret, leaks: Vec::new(), speak, heard, next: 1, publishers, subscribers }
     }
 
     /// The clocks of those who are to start from now on.
@@ -58,7 +65,11 @@ impl<'a> Crew<'a> {
     pub(crate) fn client(&mut self) -> Result<Client, String> {
         let mut program = Program::new(self.program);
         let wound = self.clocks.map_or(Ok(()), |clocks| clocks.wind(&mut program, self.next));
-        let started = wound.and_then(|()| Client::spawn(&mut program, self.next, self.speak.clone()));
+        let (number, speak) = (self.next, self.speak.clone());
+        let started = wound.and_then(|()| match &*self.secret {
+            "" => Client::spawn(&mut program, number, speak),
+            secret => Client::guard(&mut program, number, speak, secret),
+        });
         let mut client = started.map_err(|e| e.to_string())?;
         self.next += 1;
         client.ask(Command::Connect { url: self.url.clone() }, ANSWER)?;
@@ -123,9 +134,31 @@ impl<'a> Crew<'a> {
     }
 
     /// What somebody said, at the latest after `timeout`.
-    pub(crate) fn listen(&self, timeout: Duration) -> Option<Said> {
+    pub(crate) fn listen(&mut self, timeout: Duration) -> Option<Said> {
         // We hold a sender, so an error is a time-out.
-        self.heard.recv_timeout(timeout).ok()
+        let said = self.heard.recv_timeout(timeout).ok()?;
+        if let Some(line) = said.line.as_ref().filter(|line| line.did == "leaked") {
+            self.leaks.push(format!("client {}: {}", said.client, line.rest["line"]));
+        }
+        Some(said)
+    }
+
+    /// Has a client fail in ways that have it talk about its URL.
+    fn provoke(&mut self) -> Result<(), String> {
+        let url = self.url.clone();
+        let Some((base, _)) = url.split_once('?') else { return Ok(()) };
+        let mut client = self.client()?;
+        for url in [
+            format!("{base}-none"),
+            format!("{base}?frobnicate=1"),
+            format!("{base}?cacertfile=/none"),
+            format!("x{base}"),
+        ] {
+            if client.ask(Command::Connect { url }, ANSWER).is_ok() {
+                return Err("a URL that is wrong was good enough".to_owned());
+            }
+        }
+        client.finish(ANSWER)
     }
 
     /// Lets go of publishers that are done.
@@ -181,7 +214,13 @@ impl<'a> Crew<'a> {
         for name in subscriptions {
             client.ask(Command::Delete { name: (*name).to_owned() }, ANSWER)?;
         }
-        client.finish(ANSWER)
+        client.finish(ANSWER)?;
+        if !self.secret.is_empty() {
+            self.provoke()?;
+        }
+        // What the last ones said.
+        while self.listen(Duration::from_millis(20)).is_some() {}
+        if self.leaks.is_empty() { Ok(()) } else { Err(format!("the password shows: {}", self.leaks.join(" · "))) }
     }
 }
 

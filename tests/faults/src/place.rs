@@ -101,10 +101,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some((server, vhost)) = &self.vhost
-            && let Err(Refused::Failed(why) | Refused::Skip(why)) = server.ctl(&["delete_vhost", vhost])
-        {
-            eprintln!("the virtual host {vhost} is left behind: {why}");
+        let Some((server, name)) = &self.vhost else { return };
+        for what in ["delete_vhost", "delete_user"] {
+            if let Err(Refused::Failed(why) | Refused::Skip(why)) = server.ctl(&[what, name]) {
+                eprintln!("{what} {name}: {why}");
+            }
         }
     }
 }

@@ -52,12 +52,15 @@ impl Server {
             Err(Refused::Skip(_)) => return Ok((given, None)),
             Err(failed) => return Err(failed),
         }
-        let user = given.split_once("//").and_then(|(_, rest)| rest.split([':', '@']).next()).unwrap_or("guest");
-        self.ctl(&["set_permissions", "-p", &name, user, ".*", ".*", ".*"])?;
+        // Whose password is looked for in everything that clients print.
+        let password = format!("canary{:016x}", fastrand::u64(..));
+        self.ctl(&["add_user", &name, &password])?;
+        self.ctl(&["set_permissions", "-p", &name, &name, ".*", ".*", ".*"])?;
         let (base, query) = given.split_once('?').unwrap_or((&given, ""));
-        let end =
-            base.find("//").and_then(|at| base[at + 2..].find('/').map(|slash| at + 2 + slash)).unwrap_or(base.len());
-        Ok((format!("{}/{name}?{query}", &base[..end]), Some(name)))
+        let (scheme, rest) = base.split_once("//").unwrap_or(("amqp:", base));
+        let host = rest.split('/').next().unwrap_or(rest);
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        Ok((format!("{scheme}//{name}:{password}@{host}/{name}?{query}"), Some(name)))
     }
 
     fn url(&self) -> Result<String, Refused> {

@@ -22,6 +22,12 @@ use crate::{BoxError, Error, ErrorKind, Result};
 use pool::Pool;
 use url::Target;
 
+/// Understands a URL.
+#[cfg(all(feature = "testkit", feature = "amqp"))]
+pub(super) fn read_url(url: &str) -> Result<()> {
+    Target::parse(url).map(drop)
+}
+
 /// A database of a PostgreSQL server.
 #[derive(Debug)]
 pub(crate) struct Postgres {

@@ -52,6 +52,13 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
     Ok(Arc::new(broker::Broker::reach(url).await?))
 }
 
+/// Headers as they come back from the wire; `None`: they are refused.
+#[cfg(feature = "testkit")]
+pub(crate) fn carry(headers: &crate::Headers) -> Option<crate::Headers> {
+    let table = headers::to_table(headers).ok()?;
+    Some(headers::from_table(&table, "carried").0)
+}
+
 /// The virtual host that a broker URL names. `INVALID_URL` if it is none of RabbitMQ's.
 pub fn virtual_host(url: &str) -> Result<String> {
     Ok(url::Config::parse(url)?.vhost)

@@ -42,3 +42,16 @@ mod writer;
 pub(crate) use registry::HeldFiles;
 pub(crate) use statements::{Answer, Statements};
 pub use transport::{check_url, connect};
+
+/// Headers as they come back from their column; `None`: they are refused.
+#[cfg(feature = "testkit")]
+pub(crate) fn carry(headers: &crate::Headers) -> Option<crate::Headers> {
+    let column = headers::encode(headers).ok()?;
+    Some(read_column(column.as_deref()))
+}
+
+/// The headers of a column.
+#[cfg(feature = "testkit")]
+pub(crate) fn read_column(text: Option<&str>) -> crate::Headers {
+    headers::decode(text)
+}

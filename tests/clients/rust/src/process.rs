@@ -44,8 +44,33 @@ impl Client {
         Self::spawn(&mut Program::new(program), number, heard)
     }
 
+    /// Starts a program that knows a secret: a line of its output or of its log that has it is heard as `leaked`.
+    pub fn guard(program: &mut Program, number: usize, heard: Sender<Said>, secret: &str) -> std::io::Result<Self> {
+        let mut client = Self::spawn_with(program.stderr(Stdio::piped()), number, heard.clone(), Some(secret))?;
+        let (log, secret) = (client.child.stderr.take(), secret.to_owned());
+        std::thread::spawn(move || {
+            let lines = log.map(|log| BufReader::new(log).split(b'\n'));
+            for line in lines.into_iter().flatten().map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                eprintln!("{line}");
+                look(&line, Some(&secret), number, &heard);
+            }
+        });
+        Ok(client)
+    }
+
     /// Starts a program with arguments.
     pub fn spawn(program: &mut Program, number: usize, heard: Sender<Said>) -> std::io::Result<Self> {
+        Self::spawn_with(program, number, heard, None)
+    }
+
+    fn spawn_with(
+        program: &mut Program,
+        number: usize,
+        heard: Sender<Said>,
+        secret: Option<&str>,
+    ) -> std::io::Result<Self> {
+        let secret = secret.map(str::to_owned);
         let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = child.stdin.take();
         let output = child.stdout.take().ok_or_else(|| std::io::Error::other("the client has no stdout"))?;
@@ -53,6 +78,7 @@ impl Client {
         let theirs = answers.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
+                look(&line, secret.as_deref(), number, &heard);
                 // The last line of a killed process may be half a line: it was not said.
                 let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
                 if line.n == 0 {
@@ -163,6 +189,16 @@ impl Answers {
     }
 }
 
+/// Says that a line has the secret in it.
+fn look(line: &str, secret: Option<&str>, client: usize, heard: &Sender<Said>) {
+    if secret.is_some_and(|secret| line.contains(secret)) {
+        let leaked = serde_json::json!({"did": "leaked", "line": line});
+        let line = serde_json::from_value(leaked).ok();
+        // The rig may have seen enough.
+        let _nobody_listens = heard.send(Said { client, at: Instant::now(), line });
+    }
+}
+
 /// The Rust client beside the running rig, built first if cargo runs us.
 pub fn rust_client() -> Result<PathBuf, String> {
     let rig = std::env::current_exe().map_err(|e| e.to_string())?;
@@ -179,4 +215,22 @@ pub fn rust_client() -> Result<PathBuf, String> {
     }
     let client = folder.join(format!("tidings-test-client{}", std::env::consts::EXE_SUFFIX));
     client.exists().then_some(client).ok_or_else(|| "build it first: cargo build -p tidings-test-client".into())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_heard_of_wherever_it_is_printed() {
+        let (speak, heard) = std::sync::mpsc::channel();
+        let mut program = Program::new("sh");
+        program.args(["-c", "echo the canary sings; echo no bird; echo canary >&2; cat >/dev/null"]);
+        let client = Client::guard(&mut program, 1, speak, "canary").unwrap_or_else(|e| panic!("{e}"));
+        let next = || heard.recv_timeout(Duration::from_secs(30)).ok().and_then(|said| said.line);
+        let mut lines: Vec<_> = (0..2).filter_map(|_| next()).map(|line| line.rest["line"].to_string()).collect();
+        lines.sort();
+        assert_eq!(lines, ["\"canary\"", "\"the canary sings\""]);
+        assert!(client.finish(Duration::from_secs(30)).is_ok());
+    }
 }
