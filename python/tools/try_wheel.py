@@ -95,7 +95,7 @@ def main(target: Path) -> None:
     maturin = [sys.executable, "-m", "maturin"]
     options = {"cwd": PACKAGE, "env": {**os.environ, "CARGO_TARGET_DIR": str(target)}, "check": True}
     # maturin's default level leaves two per cent more.
-    build = [*maturin, "build", "--release", "--sdist", "--compression-level", "9", "--out", built]
+    build = [*maturin, "build", "--sdist", "--compression-level", "9", "--out", built]
     subprocess.run(build, **options)  # type: ignore[call-overload]
     (wheel,) = built.glob("*.whl")
     (sdist,) = built.glob("*.tar.gz")

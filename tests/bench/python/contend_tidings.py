@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from contender import EXCHANGE, ROUTING_KEY, Watch, payload
@@ -27,16 +28,24 @@ class OneByOne:
 
 
 class Threads:
-    """`publish_batch`; handlers on the thread that consumes."""
+    """`publish_batch` on a few threads, so that there is always something under way; handlers on the thread that consumes."""
 
     url: str
+    publishers = 4
 
     def publish(self, count: int, in_flight: int, watch: Watch) -> None:
-        with Publisher(self.url, exchange=EXCHANGE) as publisher:
+        size = in_flight // self.publishers
+        with Publisher(self.url, exchange=EXCHANGE) as publisher, ThreadPoolExecutor(self.publishers) as pool:
             publisher.publish(event(0))
+
+            def publish(start: int) -> None:
+                for result in publisher.publish_batch(event(n) for n in range(start, min(count, start + size))):
+                    if isinstance(result, Exception):
+                        raise result
+
             watch.begin()
-            for start in range(0, count, in_flight):
-                publisher.publish_batch(event(n) for n in range(start, min(count, start + in_flight)))
+            for _ in pool.map(publish, range(0, count, size)):
+                pass
             watch.end()
 
     def consume(self, queue: str, prefetch: int, classic: bool, watch: Watch) -> None:

@@ -173,7 +173,7 @@ impl Setting<'_> {
     async fn publish(&self, results: &mut Results, work: &str) -> Result<(), BoxError> {
         let mut contenders = vec![
             self.publishing("tidings aio, publish × 1000, uvloop", "tidings_aio:uvloop", 20_000.0, WINDOW)?,
-            self.publishing("tidings, publish_batch of 1000", "tidings:threads", 20_000.0, WINDOW)?,
+            self.publishing("tidings, publish_batch of 250 on 4 threads", "tidings:threads", 20_000.0, WINDOW)?,
             self.publishing("aio-pika, publish × 1000, uvloop", "aio:aio-pika", 8_000.0, WINDOW)?,
             Contender::new("lapin, 1000 concurrent", false, || self.lapin_concurrent(Sent::Bare)),
             Contender::new("same message by lapin, 1000 concurrent", false, || self.lapin_concurrent(Sent::Same)),
@@ -240,6 +240,10 @@ impl Setting<'_> {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let rss = usage::rss_bytes(&client.pid().to_string()).ok_or("no /proc")?;
             client.kill();
+            // What Tidings has beside its queue, too.
+            let broker = tidings::Broker::connect(&self.server.url).await?;
+            broker.delete_subscription(&self.queue).await?;
+            broker.close().await?;
             self.admin.remove(&self.queue).await?;
             #[allow(clippy::cast_precision_loss, reason = "megabytes")]
             found.push((name, rss as f64 / MIB));
