@@ -7,6 +7,7 @@ mod amqp;
 mod amqp_consume;
 mod amqp_publish;
 mod event;
+mod growth;
 mod idle;
 mod latency;
 mod measure;
@@ -15,6 +16,7 @@ mod options;
 mod outbox;
 mod outbox_cost;
 mod python;
+mod report;
 mod results;
 mod routing;
 mod sqlite_consume;
@@ -69,7 +71,9 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
             let url = format!("sqlite:{}", folder.path().join("latency.db").display());
             latency::of_embedded(options, results, &url).await?;
         }
+        growth::run(options, results, "sqlite", None).await?;
         for server in amqp::servers() {
+            growth::run(options, results, server.name, Some(&server.url)).await?;
             for classic in [false, true] {
                 let kind = if classic { "classic" } else { "quorum" };
                 if options.wants(&format!("{} publish {kind}", server.name)) {

@@ -8,21 +8,31 @@ use crate::measure::{BoxError, Contender, Sample, Spread};
 
 /// One line of `results.json`. `ratio` is above 1 where ours is better.
 #[derive(Debug, Serialize)]
-struct Record {
-    work: String,
-    unit: &'static str,
-    ours: f64,
-    peer: Option<f64>,
-    peer_name: Option<String>,
-    ratio: Option<f64>,
-    target: Option<f64>,
-    met: Option<bool>,
+pub(crate) struct Record {
+    pub(crate) work: String,
+    pub(crate) unit: &'static str,
+    pub(crate) ours: f64,
+    /// Lowest and highest of ours.
+    pub(crate) spread: Option<(f64, f64)>,
+    pub(crate) peer: Option<f64>,
+    pub(crate) peer_name: Option<String>,
+    pub(crate) ratio: Option<f64>,
+    pub(crate) target: Option<f64>,
+    pub(crate) met: Option<bool>,
+}
+
+/// How a rate changes with what there is more of.
+#[derive(Debug)]
+pub(crate) struct Curve {
+    pub(crate) work: String,
+    pub(crate) points: Vec<(usize, f64)>,
 }
 
 /// Everything measured so far.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     records: Vec<Record>,
+    curves: Vec<Curve>,
 }
 
 impl Results {
@@ -34,14 +44,16 @@ impl Results {
         }
         let best = |ours: bool| {
             let of = contenders.iter().filter(|c| c.ours == ours);
-            of.map(|c| (c.name, c.rate().median)).max_by(|a, b| a.1.total_cmp(&b.1))
+            of.map(|c| (c.name, c.rate())).max_by(|a, b| a.1.median.total_cmp(&b.1.median))
         };
-        let (Some((_, ours)), Some((peer_name, peer))) = (best(true), best(false)) else { return };
+        let (Some((_, rate)), Some((peer_name, peer))) = (best(true), best(false)) else { return };
+        let (ours, peer) = (rate.median, peer.median);
         let ratio = ours / peer;
         self.records.push(Record {
             work: work.to_owned(),
             unit: "events/s",
             ours,
+            spread: Some((rate.min, rate.max)),
             peer: Some(peer),
             peer_name: Some(peer_name.to_owned()),
             ratio: Some(ratio),
@@ -67,6 +79,7 @@ impl Results {
                 work: format!("{work}: {our_name}"),
                 unit: "events/s",
                 ours,
+                spread: None,
                 peer: Some(peer),
                 peer_name: Some(peer_name.to_owned()),
                 ratio: Some(ratio),
@@ -88,6 +101,7 @@ impl Results {
                 work: format!("{work}: {name}"),
                 unit: "MiB RSS",
                 ours: *rss,
+                spread: None,
                 peer: of,
                 peer_name: Some(peer.to_owned()),
                 ratio: of.map(|of| of / rss),
@@ -117,6 +131,7 @@ impl Results {
             work: work.to_owned(),
             unit,
             ours: ours.median,
+            spread: Some((ours.min, ours.max)),
             peer: peer.map(|(_, spread)| spread.median),
             peer_name: peer.map(|(name, _)| name.to_owned()),
             ratio,
@@ -132,12 +147,23 @@ impl Results {
             work: work.to_owned(),
             unit,
             ours,
+            spread: None,
             peer: None,
             peer_name: None,
             ratio: None,
             target: Some(limit),
             met: Some(ours <= limit),
         });
+    }
+
+    /// How a rate changes with what there is more of.
+    pub(crate) fn curve(&mut self, work: &str, what: &str, points: &[(usize, Spread)]) {
+        println!("\n{work}");
+        for (size, rate) in points {
+            println!("  {size:>9} {what:<28} {:>9.0} /s ({:.0}–{:.0})", rate.median, rate.min, rate.max);
+        }
+        let points = points.iter().map(|(size, rate)| (*size, rate.median)).collect();
+        self.curves.push(Curve { work: work.to_owned(), points });
     }
 
     /// Prints one line per work, unmet targets flagged.
@@ -167,7 +193,10 @@ impl Results {
             std::fs::create_dir_all(folder)?;
         }
         std::fs::write(path, serde_json::to_vec_pretty(&self.records)?)?;
-        println!("written to {}", path.display());
+        if let Some(folder) = path.parent() {
+            crate::report::write(folder, &self.records, &self.curves)?;
+        }
+        println!("written to {}, and as results.md, ratios.svg and growth.svg beside it", path.display());
         Ok(())
     }
 }

@@ -81,7 +81,9 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
         } else {
             of_sqlite(&server, options.long, &mut all);
         }
-        all.push(Case::new(&server, "handlers", Ground::Shared, Vec::new()).of(Kind::Troubled));
+        if options.long || server.name != "rabbitmq4" {
+            all.push(Case::new(&server, "handlers", Ground::Shared, Vec::new()).of(Kind::Troubled));
+        }
         if options.client.is_none() && (options.long || server.name != "rabbitmq4") {
             let faults = vec![Fault::KillPublisher, Fault::KillSubscriber, Fault::FreezeSubscriber];
             all.push(Case::new(&server, "node", Ground::Shared, faults).of(Kind::Plain(Client::Node)));
@@ -136,7 +138,6 @@ fn of_rabbitmq(server: &Server, long: bool, all: &mut Vec<Case>) {
         } else {
             all.push(Case::new(server, "proxy", Ground::Proxied, line.into()));
             all.push(Case::new(server, MemoryAlarm.name(), Ground::Private, vec![MemoryAlarm]));
-            all.push(Case::new(server, StepClock.name(), Ground::Clocked, vec![StepClock]));
         }
         all.push(Case::new(server, DeleteQueue.name(), Ground::Shared, vec![DeleteQueue]));
     }

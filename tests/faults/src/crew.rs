@@ -1,6 +1,6 @@
 //! The client processes of one case, and the pipe through which all of them are heard.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command as Program;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub(crate) struct Crew<'a> {
     program: &'a Path,
     url: String,
     clocks: Option<&'a Clocks>,
+    /// The ordering key of each event, where it is given.
+    pub(crate) keys_from: Option<PathBuf>,
     /// The password in the URL. Nobody may ever print it.
     secret: String,
     leaks: Vec<String>,
@@ -53,12 +55,29 @@ impl<'a> Crew<'a> {
         let password = url.split_once("//").and_then(|(_, rest)| rest.split_once('@')?.0.split_once(':'));
         let secret = password.map_or("", |(_, password)| password).to_owned();
         let secret = if secret == "guest" { String::new() } else { secret };
-        Self { program, url, clocks: None, secret, leaks: Vec::new(), speak, heard, next: 1, publishers, subscribers }
+        Self {
+            program,
+            url,
+            clocks: None,
+            keys_from: None,
+            secret,
+            leaks: Vec::new(),
+            speak,
+            heard,
+            next: 1,
+            publishers,
+            subscribers,
+        }
     }
 
     /// The clocks of those who are to start from now on.
     pub(crate) fn by(self, clocks: Option<&'a Clocks>) -> Self {
         Self { clocks, ..self }
+    }
+
+    /// The keys of what is published from now on.
+    pub(crate) fn keyed_by(self, keys_from: Option<&Path>) -> Self {
+        Self { keys_from: keys_from.map(Path::to_owned), ..self }
     }
 
     /// Starts a client that is connected.
@@ -84,6 +103,7 @@ impl<'a> Crew<'a> {
             first: 0,
             keys: 50,
             skewed: false,
+            keys_from: None,
             in_flight: 500,
             rate,
             bytes: 240,
@@ -95,6 +115,7 @@ impl<'a> Crew<'a> {
 
     /// Starts a publisher.
     pub(crate) fn publish_as(&mut self, work: Publish) -> Result<(), String> {
+        let work = Publish { keys_from: self.keys_from.clone(), ..work };
         let client = self.client()?;
         let (prefix, count) = (work.prefix.clone(), work.count);
         self.work(client, Command::Publish(work), prefix, count)

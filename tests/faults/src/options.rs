@@ -8,6 +8,7 @@ const USAGE: &str =
   --short       a few thousand events a case, in about a minute (the default)
   --events N    N events a case, every fault alone, several times
   --minutes N   cases and seeds at random until the time is over (20,000 events each, or --events)
+  --keys FILE   ordering keys of the events, one a line: those of a real year from tests/faults/year (Rust's client)
   --seed N      makes the same choices again (printed at the start)
   --only TEXT   only cases whose name contains TEXT; may be given several times
   --client P    a client of another language (tests/clients/PROTOCOL.md)
@@ -25,6 +26,8 @@ pub(crate) struct Options {
     pub(crate) long: bool,
     /// Cases at random for so long.
     pub(crate) minutes: Option<u64>,
+    /// Ordering keys.
+    pub(crate) keys: Option<PathBuf>,
     /// Makes choices repeatable.
     pub(crate) seed: u64,
     /// Parts of the names of the cases to run; empty: all.
@@ -47,6 +50,7 @@ impl Options {
             events: 2000,
             long: false,
             minutes: None,
+            keys: None,
             seed,
             only: Vec::new(),
             client: None,
@@ -59,6 +63,7 @@ impl Options {
             match argument.as_str() {
                 "--short" => {}
                 "--events" => (options.events, options.long) = (number(value()?)?.max(100), true),
+                "--keys" => options.keys = Some(absolute(&value()?)?),
                 "--minutes" => options.minutes = Some(number(value()?)?),
                 "--seed" => options.seed = number(value()?)?,
                 "--only" => options.only.push(value()?),
@@ -78,4 +83,9 @@ impl Options {
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str()))
     }
+}
+
+/// Clients may have another folder than we have.
+fn absolute(path: &str) -> Result<PathBuf, String> {
+    std::fs::canonicalize(path).map_err(|e| format!("{path}: {e}"))
 }

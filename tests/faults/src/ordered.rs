@@ -86,7 +86,7 @@ impl<'a> OrderedRun<'a> {
         rng.shuffle(&mut plan);
         Self {
             place,
-            crew: Crew::new(client, place.url.clone()),
+            crew: Crew::new(client, place.url.clone()).keyed_by(options.keys.as_deref()),
             ledger: Ledger::default(),
             diary: Diary::default(),
             rng,
@@ -125,6 +125,7 @@ impl<'a> OrderedRun<'a> {
             first: 0,
             keys: KEYS,
             skewed: true,
+            keys_from: None,
             // One call after the other: many at once need not be taken up in the order in which they were made.
             in_flight: 20,
             rate: Some(rate),

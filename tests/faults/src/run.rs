@@ -96,7 +96,7 @@ impl<'a> Run<'a> {
         Self {
             case,
             place,
-            crew: Crew::new(client, place.url.clone()).by(place.clocks.as_ref()),
+            crew: Crew::new(client, place.url.clone()).by(place.clocks.as_ref()).keyed_by(options.keys.as_deref()),
             ledger: Ledger::default(),
             rng,
             name,

@@ -130,6 +130,9 @@ pub struct Publish {
     /// Number of ordering keys; 0: none.
     #[serde(default)]
     pub keys: u64,
+    /// A file with the ordering key of each event, one a line, instead of them. An empty line is an event without one.
+    #[serde(default)]
+    pub keys_from: Option<std::path::PathBuf>,
     /// Some keys are much more frequent than others (Zipf), instead of all alike.
     #[serde(default)]
     pub skewed: bool,

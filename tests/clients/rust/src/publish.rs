@@ -7,13 +7,17 @@ use serde_json::json;
 use tidings::{DomainEvent, PublishOptions, Publisher, Result};
 use tidings_test_client::protocol::Publish;
 
-use crate::output::say;
+use crate::output::{say, say_error};
 
 /// Most ids in one `confirmed` line.
 const REPORT: usize = 1000;
 
 /// Publishes what `work` asks for; ends with the answer to command `n`.
 pub(crate) async fn run(publisher: Publisher, n: u64, work: Publish) {
+    let keys = match Keys::of(&work).await {
+        Ok(keys) => keys,
+        Err(error) => return say_error("publish", n, "INVALID_OPTION", &error),
+    };
     let started = Instant::now();
     let mut in_flight = FuturesUnordered::new();
     let (mut next, mut waiting) = (0, 0);
@@ -23,7 +27,7 @@ pub(crate) async fn run(publisher: Publisher, n: u64, work: Publish) {
     while next < work.count || waiting > 0 {
         while next < work.count && (waiting == 0 || waiting + batch <= work.in_flight) && due(&work, next, started) {
             let size = (work.count - next).min(batch as u64);
-            let events = (next..next + size).map(|i| event(&work, work.first + i)).collect();
+            let events = (next..next + size).map(|i| event(&work, &keys, work.first + i)).collect();
             in_flight.push(send(publisher.clone(), events, work.delay_ms));
             next += size;
             waiting += batch;
@@ -99,28 +103,58 @@ fn note(results: Sent, confirmed: &mut Vec<String>, ok: &mut u64, failed: &mut u
 }
 
 /// An event of this work.
-pub(crate) fn event(work: &Publish, seq: u64) -> Result<DomainEvent> {
+pub(crate) fn event(work: &Publish, keys: &Keys, seq: u64) -> Result<DomainEvent> {
     // What the five keys and the other fields take, near enough.
     let around = 150 + work.routing_key.len() + 2 * work.prefix.len();
     let pad = "x".repeat(work.bytes.saturating_sub(around));
     let event = DomainEvent::new(&work.routing_key, &json!({"seq": seq, "prefix": work.prefix, "pad": pad}))?
         .with_id(&format!("{}{seq}", work.prefix))?;
-    Ok(if work.keys > 0 { event.with_domain_object_id(format!("k{}", key(work, seq))) } else { event })
+    Ok(match keys.key(work, seq) {
+        Some(key) => event.with_domain_object_id(key),
+        None => event,
+    })
 }
 
-/// The key of an event: all alike, or by a law like Zipf's, where a tenth of the keys has most of the events.
-#[allow(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "any key will do"
-)]
-fn key(work: &Publish, seq: u64) -> u64 {
-    if !work.skewed {
-        return seq % work.keys;
+/// Where ordering keys come from.
+pub(crate) enum Keys {
+    Generated,
+    /// The lines of a file, from the top again when they are used up.
+    Given(Vec<Box<str>>),
+}
+
+impl Keys {
+    /// Those of this work; the error names the file.
+    pub(crate) async fn of(work: &Publish) -> Result<Self, String> {
+        let Some(path) = work.keys_from.clone() else { return Ok(Self::Generated) };
+        let read = tokio::task::spawn_blocking(move || {
+            let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let lines: Vec<Box<str>> = text.lines().map(Into::into).collect();
+            if lines.is_empty() { Err(format!("{} is empty", path.display())) } else { Ok(Self::Given(lines)) }
+        });
+        read.await.map_err(|e| e.to_string())?
     }
-    let share = fastrand::Rng::with_seed(seq).f64();
-    (work.keys as f64).powf(share) as u64 - 1
+
+    /// The key of an event: of its line; or all alike, or by a law like Zipf's, where a tenth of the keys has most events.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "any key will do"
+    )]
+    pub(crate) fn key(&self, work: &Publish, seq: u64) -> Option<String> {
+        match self {
+            Self::Given(lines) => {
+                let line = &lines[seq as usize % lines.len()];
+                (!line.is_empty()).then(|| line.to_string())
+            }
+            Self::Generated if work.keys == 0 => None,
+            Self::Generated if work.skewed => {
+                let share = fastrand::Rng::with_seed(seq).f64();
+                Some(format!("k{}", (work.keys as f64).powf(share) as u64 - 1))
+            }
+            Self::Generated => Some(format!("k{}", seq % work.keys)),
+        }
+    }
 }
 
 /// When event `i` is to be sent, from now.
