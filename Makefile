@@ -13,10 +13,8 @@ toolchain:
 	@command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs (any stable from 1.89 on)"; exit 1; }
 	@command -v cc >/dev/null || { echo "A C compiler is missing (the bundled SQLite needs one): apt install build-essential, or xcode-select --install"; exit 1; }
 
-demo: toolchain ## Plays a real day of events on the embedded file, or on BROKER=amqp://…
-	@echo "Building (a few minutes the first time) …"
-	@cargo build --quiet -p airport
-	@BROKER='$(BROKER)' cargo run --quiet -p airport
+demo: ## Plays a real day of events in three languages (YEAR=1: a year) on the embedded file, or on BROKER=amqp://…
+	@BROKER='$(BROKER)' YEAR='$(YEAR)' examples/airport/play
 
 services: ## Starts every server there is a test for, and says what it did
 	tests/services up
@@ -27,6 +25,7 @@ brokers:
 test: toolchain brokers ## Starts servers, runs every test in its short form
 	$(SERVICES) cargo test --workspace --all-features
 	tests/node addon
+	$(SERVICES) examples/airport/play test
 	$(SERVICES) cargo run --quiet -p tidings-faults -- --short
 	$(SERVICES) TIDINGS_ALARM=1 cargo test -p tidings --all-features --test amqp_alarm
 	$(SERVICES) tests/interop/run

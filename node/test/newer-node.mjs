@@ -28,3 +28,6 @@ export function newerNode() {
   rmSync(fresh, { recursive: true, force: true });
   return existsSync(program) ? program : undefined;
 }
+
+// As a program it says where that Node is, or the one that runs it.
+if (process.argv[1] === fileURLToPath(import.meta.url)) console.log(newerNode() ?? process.execPath);

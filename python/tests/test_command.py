@@ -89,3 +89,14 @@ def test_a_signal_lets_subscribe_finish(file_url: str) -> None:
         assert json.loads(process.stdout.readline())["data"] == 1
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_a_signal_lets_a_relay_hand_over(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path}/app.db"
+    assert tidings("outbox", "install", "--store", store).returncode == 0
+    command = [*COMMAND, "outbox", "relay", "--store", store, "--broker", f"sqlite:{tmp_path}/broker.db"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "Relaying. Ctrl-C ends it.\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0

@@ -33,8 +33,8 @@ const SHUTDOWN: Duration = Duration::from_millis(500);
 
 /// Runs one command line (the first argument is the program's name) and returns its exit code.
 ///
-/// Reads stdin, writes stdout and stderr, and takes over SIGINT and SIGTERM while `subscribe` and `bench` run. Starts a
-/// Tokio runtime of its own, so it must not be called from inside one.
+/// Reads stdin, writes stdout and stderr, and takes over SIGINT and SIGTERM while `subscribe`, `bench` and `outbox relay`
+/// run. Starts a Tokio runtime of its own, so it must not be called from inside one.
 pub fn main<I, T>(args: I) -> u8
 where
     I: IntoIterator<Item = T>,

@@ -70,7 +70,7 @@ pub(crate) async fn run(mut role: Role, options: Options) -> Result<(), BoxError
     say(log.greeting());
     Report::Ready.send();
 
-    while role.command().await.is_some() {}
+    role.over().await;
     running.stop().await?;
     role.broker.close().await?;
     Ok(())
@@ -104,7 +104,7 @@ impl AircraftLog {
             Recorded::New(entries) => {
                 count("logged", entries);
                 if self.options.hold_at == Some(entries) {
-                    count("holding", entries);
+                    count("log-holds", entries);
                     std::future::pending::<()>().await;
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::aircraft_log::NO_TAIL;
-use crate::flights::{ARRIVED, DEPARTED, DIVERTED, Day, Happening, KINDS};
+use crate::flights::{ARRIVED, CANCELLED, DEPARTED, DIVERTED, Day, Happening, KINDS};
 use crate::ledger::Entry;
 use crate::story::thousands;
 use crate::table::Table;
@@ -11,9 +11,12 @@ use crate::table::Table;
 /// What is known at the end of the day.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
-    pub(crate) published: usize,
-    /// Published events that a subscription wanted.
-    pub(crate) wanted: usize,
+    /// Changes that operations has committed, each with its event.
+    pub(crate) committed: usize,
+    /// Flights by what became of them, as operations knows it.
+    pub(crate) flights: BTreeMap<String, u32>,
+    /// Events that the relay has not published.
+    pub(crate) unpublished: usize,
     pub(crate) log: Vec<Entry>,
     pub(crate) notices: Vec<Entry>,
     /// Dead letters of the notifier.
@@ -46,7 +49,8 @@ pub(crate) struct Findings {
     pub(crate) out_of_order: usize,
 }
 
-type Name<'a> = (&'a str, &'a str);
+/// Kind and flight: what makes two events the same.
+type Name<'a> = (&'a str, u32);
 
 pub(crate) fn audit(day: &Day, evidence: &Evidence) -> Findings {
     let log: Vec<&Entry> = evidence.log.iter().filter(|entry| !entry.again).collect();
@@ -54,8 +58,13 @@ pub(crate) fn audit(day: &Day, evidence: &Evidence) -> Findings {
     let lost = missing(day, &log, |_| true) + missing(day, &notices, Happening::is_news);
     let mut table = Table::default();
 
-    table.row("events published and confirmed", day.events.len(), evidence.published);
-    table.row("… and wanted by a subscription", day.events.len(), evidence.wanted);
+    table.row("changes committed, each with its event", day.events.len(), evidence.committed);
+    for kind in [ARRIVED, CANCELLED, DIVERTED] {
+        let status = kind.trim_start_matches("flight.");
+        let flights = evidence.flights.get(status).map_or(0, |flights| *flights as usize);
+        table.row(&format!("… and flights that are {status}"), day.count(|event| event.routing_key == kind), flights);
+    }
+    table.row("events left in the outbox", 0, evidence.unpublished);
     for kind in KINDS {
         let label = format!("aircraft log: {kind}");
         let logged = log.iter().filter(|entry| entry.routing_key == kind).count();
@@ -79,15 +88,18 @@ pub(crate) fn audit(day: &Day, evidence: &Evidence) -> Findings {
     let logged = by_aircraft(log.iter().map(|entry| (entry.tail.as_deref(), entry_name(entry))));
     table.row("aircraft", day.aircraft(), logged.len());
     let in_turn = |aircraft: &HashMap<_, Vec<Name<'_>>>| aircraft.values().filter(|events| alternates(events)).count();
+    let too_soon = |aircraft: &HashMap<_, Vec<Name<'_>>>| aircraft.values().map(|events| departed_aloft(events)).sum();
     let in_order = planned.iter().filter(|(tail, events)| logged.get(*tail) == Some(*events)).count();
     let out_of_order = planned.iter().map(|(tail, events)| inversions(events, logged.get(tail))).sum();
     if evidence.ordered {
         table.row("… with all their events in order", planned.len(), in_order);
         table.row("… that departed and landed in turn", in_turn(&planned), in_turn(&logged));
+        table.row("departures before the last landing", too_soon(&planned), too_soon(&logged));
         table.row("events out of order", 0, out_of_order);
     } else {
         table.not_promised("… with all their events in order", planned.len(), in_order);
         table.not_promised("… that departed and landed in turn", in_turn(&planned), in_turn(&logged));
+        table.not_promised("departures before the last landing", too_soon(&planned), too_soon(&logged));
         table.not_promised("events out of order", 0, out_of_order);
     }
     table.row("logged twice", 0, repeated(&log));
@@ -100,18 +112,18 @@ pub(crate) fn audit(day: &Day, evidence: &Evidence) -> Findings {
 pub(crate) fn repetitions(evidence: &Evidence) -> String {
     let again = |entries: &[Entry]| thousands(entries.iter().filter(|entry| entry.again).count());
     format!(
-        "Delivered again and recognised by the event's id: {} to the aircraft log (it was killed), {} to the notifier.",
+        "Delivered again and recognised: {} to the aircraft log by its file, {} to the notifier by its inbox.",
         again(&evidence.log),
         again(&evidence.notices)
     )
 }
 
 fn name(event: &Happening) -> Name<'_> {
-    (event.routing_key, &event.flight.number)
+    (event.routing_key, event.flight.id)
 }
 
 fn entry_name(entry: &Entry) -> Name<'_> {
-    (&entry.routing_key, &entry.flight)
+    (&entry.routing_key, entry.flight)
 }
 
 fn missing(day: &Day, entries: &[&Entry], wanted: impl Fn(&Happening) -> bool) -> usize {
@@ -133,13 +145,20 @@ fn by_aircraft<'a>(events: impl Iterator<Item = (Option<&'a str>, Name<'a>)>) ->
     aircraft
 }
 
+/// The moves of an aircraft: whether it departs.
+fn moves(events: &[Name<'_>]) -> Vec<bool> {
+    let moves = events.iter().filter(|(kind, _)| [DEPARTED, ARRIVED, DIVERTED].contains(kind));
+    moves.map(|(kind, _)| *kind == DEPARTED).collect()
+}
+
+/// Two departures without a landing between them: in the whole year the file has some, all of them its own errors.
+fn departed_aloft(events: &[Name<'_>]) -> usize {
+    moves(events).windows(2).filter(|pair| pair[0] && pair[1]).count()
+}
+
 /// Departure, landing, departure, …: of aircraft that flew at all.
 fn alternates(events: &[Name<'_>]) -> bool {
-    let moves: Vec<bool> = events
-        .iter()
-        .filter(|(kind, _)| [DEPARTED, ARRIVED, DIVERTED].contains(kind))
-        .map(|(kind, _)| *kind == DEPARTED)
-        .collect();
+    let moves = moves(events);
     !moves.is_empty() && moves.iter().zip([true, false].into_iter().cycle()).all(|(departs, due)| *departs == due)
 }
 
@@ -169,13 +188,13 @@ mod tests {
         let entry = |event: &Happening| Entry {
             id: format!("{} {}", event.routing_key, event.flight.number),
             routing_key: event.routing_key.into(),
-            flight: event.flight.number.clone(),
+            flight: event.flight.id,
             tail: event.flight.tail.clone(),
             again: false,
         };
         Evidence {
-            published: 2318,
-            wanted: 2318,
+            committed: 2318,
+            flights: [("arrived", 455), ("cancelled", 472), ("diverted", 3)].map(|(what, n)| (what.into(), n)).into(),
             log: day.events.iter().map(entry).collect(),
             notices: day.events.iter().filter(|event| event.is_news()).map(entry).collect(),
             dead: dead(NO_TAIL),
@@ -204,12 +223,14 @@ mod tests {
     #[test]
     fn every_kind_of_difference_is_found() {
         type Damage = fn(&mut Evidence);
-        let damages: [(&str, Damage); 9] = [
+        let damages: [(&str, Damage); 11] = [
+            ("a change less", |e| e.flights.clear()),
+            ("something left in the outbox", |e| e.unpublished = 1),
             ("an event less", |e| drop(e.log.pop())),
             ("an event twice", |e| e.log.push(e.log[0].clone())),
             ("a notice less", |e| drop(e.notices.pop())),
             ("a notice twice", |e| e.notices.push(e.notices[0].clone())),
-            ("the wrong notice", |e| e.notices[0].flight = "XX 1".into()),
+            ("the wrong notice", |e| e.notices[0].flight = 1),
             ("another reason", |e| e.dead = dead("error")),
             ("an early retry", |e| e.early = 1),
             ("something left", |e| e.left = 1),

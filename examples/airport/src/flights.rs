@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidings::BoxError;
@@ -17,10 +18,12 @@ pub(crate) const KINDS: [&str; 5] = [SCHEDULED, DEPARTED, ARRIVED, CANCELLED, DI
 /// Minutes until an aircraft is on the ground somewhere else; the file does not say, its source note does.
 const DIVERTED_AFTER: i64 = 120;
 
-/// What every event of a flight says. The aircraft is also the ordering key; 161 flights have none.
+/// What every event of a flight says. The aircraft is also the ordering key; some flights have none.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Flight {
-    /// Carrier and number, unique within the day: `UA 1018`.
+    /// Its line in the file.
+    pub(crate) id: u32,
+    /// Carrier and number: `UA 1018`.
     pub(crate) number: String,
     /// The aircraft's tail number.
     pub(crate) tail: Option<String>,
@@ -28,16 +31,16 @@ pub(crate) struct Flight {
     pub(crate) destination: String,
 }
 
-/// One event of the day, as it will be published.
+/// One event that must come.
 #[derive(Debug, Clone)]
 pub(crate) struct Happening {
-    /// Minutes after midnight in New York.
-    pub(crate) minute: i64,
+    /// Minutes of New York's time.
+    minute: i64,
     pub(crate) routing_key: &'static str,
-    pub(crate) flight: Flight,
+    pub(crate) flight: Arc<Flight>,
 }
 
-/// The whole day, in the order in which it happened.
+/// The whole day (or year), in the order in which it happened.
 #[derive(Debug)]
 pub(crate) struct Day {
     pub(crate) flights: usize,
@@ -57,7 +60,7 @@ impl Day {
         let mut day = Self { flights: 0, events: Vec::new() };
         for (number, line) in (2..).zip(lines) {
             let row = columns.iter().copied().zip(line.split(',')).collect();
-            day.add(&row).map_err(|e| format!("line {number}: {e}"))?;
+            day.add(number, &row).map_err(|e| format!("line {number}: {e}"))?;
             day.flights += 1;
         }
         // Stable, so ties stay in file order; announcing the schedule comes before everything.
@@ -65,7 +68,7 @@ impl Day {
         Ok(day)
     }
 
-    fn add(&mut self, row: &BTreeMap<&str, &str>) -> Result<(), BoxError> {
+    fn add(&mut self, line: u32, row: &BTreeMap<&str, &str>) -> Result<(), BoxError> {
         let text = |column| row.get(column).copied().ok_or_else(|| format!("there is no {column}"));
         let number = |column| -> Result<Option<i64>, BoxError> {
             let text = text(column)?;
@@ -74,17 +77,20 @@ impl Day {
             }
             Ok(Some(text.parse().map_err(|e| format!("{column} = {text:?}: {e}"))?))
         };
-        let flight = Flight {
+        let flight = Arc::new(Flight {
+            id: line,
             number: format!("{} {}", text("carrier")?, text("flight")?),
             tail: Some(text("tailnum")?).filter(|tail| !tail.is_empty()).map(str::to_owned),
             origin: text("origin")?.to_owned(),
             destination: text("dest")?.to_owned(),
-        };
+        });
         let mut happens =
             |minute, routing_key| self.events.push(Happening { minute, routing_key, flight: flight.clone() });
         happens(0, SCHEDULED);
-        let scheduled = number("sched_dep_time")?.ok_or("sched_dep_time is empty")?;
-        let scheduled = scheduled / 100 * 60 + scheduled % 100;
+        let required = |column| number(column)?.ok_or_else(|| BoxError::from(format!("{column} is empty")));
+        let day = days(required("year")?, required("month")?, required("day")?);
+        let scheduled = required("sched_dep_time")?;
+        let scheduled = day * 24 * 60 + scheduled / 100 * 60 + scheduled % 100;
         let Some(delay) = number("dep_delay")? else {
             happens(scheduled, CANCELLED);
             return Ok(());
@@ -92,7 +98,7 @@ impl Day {
         let departed = scheduled + delay;
         happens(departed, DEPARTED);
         match number("arr_delay")? {
-            Some(_) => happens(departed + number("air_time")?.ok_or("it arrived, but air_time is empty")?, ARRIVED),
+            Some(_) => happens(departed + required("air_time")?, ARRIVED),
             None => happens(departed + DIVERTED_AFTER, DIVERTED),
         }
         Ok(())
@@ -105,6 +111,13 @@ impl Day {
     pub(crate) fn aircraft(&self) -> usize {
         self.events.iter().filter_map(|event| event.flight.tail.as_ref()).collect::<BTreeSet<_>>().len()
     }
+}
+
+/// Days of the calendar since some day, so that dates can be compared.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    // Counted from March on, so that the leap day is a year's last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day
 }
 
 impl Happening {
@@ -144,5 +157,12 @@ mod tests {
     fn what_is_wrong_with_a_file_is_said_with_its_line() {
         let error = Day::parse("carrier,flight\nUA,1").unwrap_err().to_string();
         assert_eq!(error, "line 2: there is no tailnum");
+    }
+
+    #[test]
+    fn days_follow_each_other() {
+        assert_eq!(days(2013, 3, 1) - days(2013, 2, 28), 1);
+        assert_eq!(days(2012, 3, 1) - days(2012, 2, 28), 2);
+        assert_eq!(days(2014, 1, 1) - days(2013, 1, 1), 365);
     }
 }

@@ -1,20 +1,18 @@
 //! A real day of events at New York's airports, played on Tidings.
 //!
-//! `airport` alone plays the whole day; `airport operations`, `airport notifier` and `airport aircraft-log` are its
-//! services, each a process of its own. See `README.md` beside this crate.
+//! `airport` alone is the director, who plays the whole day; `airport aircraft-log` is the service in Rust. The others are
+//! beside this crate: `operations.py`, `relay.py`, `notifier.js`. See `README.md` there.
 
 mod aircraft_log;
 mod audit;
+mod books;
 mod director;
 mod flights;
 mod ledger;
-mod notifier;
-mod operations;
 mod role;
 mod stage;
 mod story;
 mod table;
-mod waits;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,7 +40,8 @@ async fn main() -> ExitCode {
 }
 
 async fn play() -> ExitCode {
-    match director::run(Path::new(DATA)).await {
+    let data = std::env::var_os(role::DATA_VARIABLE).unwrap_or_else(|| DATA.into());
+    match director::run(Path::new(&data)).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -54,15 +53,10 @@ async fn play() -> ExitCode {
 }
 
 async fn serve(service: &str, options: &[&str]) -> Result<(), BoxError> {
-    match (service, options) {
-        (operations::NAME, []) => operations::run(Role::begin().await?, Path::new(DATA)).await,
-        (notifier::NAME, []) => notifier::run(Role::begin().await?).await,
-        (aircraft_log::NAME, options) => {
-            let options = aircraft_log::Options::parse(options)?;
-            aircraft_log::run(Role::begin().await?, options).await
-        }
-        _ => Err("usage: airport [operations | notifier | aircraft-log [--fixed] [--hold-at N]]".into()),
+    if service == aircraft_log::NAME {
+        return aircraft_log::run(Role::begin().await?, aircraft_log::Options::parse(options)?).await;
     }
+    Err("usage: airport [aircraft-log [--fixed] [--hold-at N]]".into())
 }
 
 /// Errors of the engine know what can be done about them.

@@ -1,15 +1,15 @@
 //! What the services have in common: where they work, and the line protocol that they speak with the director.
 //!
-//! A service is any process that is started with `TIDINGS_BROKER_URL`, `AIRPORT_PREFIX` and `AIRPORT_DIR` in its
-//! environment, writes [`Report`]s to stdout, reads commands from stdin, and ends when stdin does.
+//! A service is any process, in any language, that is started with `TIDINGS_BROKER_URL`, `AIRPORT_PREFIX`, `AIRPORT_DIR`,
+//! `AIRPORT_DATA` and `AIRPORT_PACE` in its environment, writes [`Report`]s to stdout, and ends when its stdin does.
 
 use std::fmt;
-use std::io::{BufRead as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use tidings::{BoxError, Broker};
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 
 /// Namespace of the demo's events, so that it disturbs nobody who uses the same broker.
 pub(crate) const EXCHANGE: &str = "airport";
@@ -17,28 +17,32 @@ pub(crate) const EXCHANGE: &str = "airport";
 pub(crate) const PREFIX_VARIABLE: &str = "AIRPORT_PREFIX";
 /// Where the services keep their ledgers.
 pub(crate) const DIR_VARIABLE: &str = "AIRPORT_DIR";
+/// The file of flights.
+pub(crate) const DATA_VARIABLE: &str = "AIRPORT_DATA";
+/// How many times faster than the day was; 0: as fast as it can.
+pub(crate) const PACE_VARIABLE: &str = "AIRPORT_PACE";
+/// The interpreters that have the packages.
+pub(crate) const PYTHON_VARIABLE: &str = "AIRPORT_PYTHON";
+pub(crate) const NODE_VARIABLE: &str = "AIRPORT_NODE";
 
 pub(crate) struct Role {
     pub(crate) broker: Broker,
     dir: PathBuf,
     prefix: String,
-    commands: mpsc::UnboundedReceiver<String>,
+    end: oneshot::Receiver<()>,
 }
 
 impl Role {
     pub(crate) async fn begin() -> Result<Self, BoxError> {
-        let (sender, commands) = mpsc::unbounded_channel();
-        // A thread of its own: the process can end while it waits for a line.
+        let (sender, end) = oneshot::channel();
+        // A thread of its own: the process can end while it waits.
         std::thread::spawn(move || {
-            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
+            let _whatever_it_was = std::io::stdin().lock().read_to_end(&mut Vec::new());
+            let _ended_already = sender.send(());
         });
         let dir = std::env::var_os(DIR_VARIABLE).map_or_else(|| PathBuf::from("."), PathBuf::from);
         let prefix = std::env::var(PREFIX_VARIABLE).unwrap_or_default();
-        Ok(Self { broker: Broker::from_env().await?, dir, prefix, commands })
+        Ok(Self { broker: Broker::from_env().await?, dir, prefix, end })
     }
 
     /// The name of the service's subscription in this run.
@@ -50,9 +54,9 @@ impl Role {
         self.dir.join(name)
     }
 
-    /// The next command; `None` when the service is to end.
-    pub(crate) async fn command(&mut self) -> Option<String> {
-        self.commands.recv().await
+    /// Waits until the service is to end.
+    pub(crate) async fn over(&mut self) {
+        let _closed = (&mut self.end).await;
     }
 }
 

@@ -7,22 +7,25 @@ use std::time::{Duration, Instant};
 /// How much of what the services have reported.
 pub(crate) type Counts = HashMap<String, usize>;
 
-/// Where nobody watches, progress is a line for about so many events.
-const STEP: usize = 500;
+/// Where nobody watches, there are about so many lines of progress.
+const LINES: usize = 8;
 /// A terminal's progress line is drawn at most this often.
 const REDRAW: Duration = Duration::from_millis(50);
+const BAR: usize = 24;
 
 pub(crate) struct Story {
     started: Instant,
+    events: usize,
     terminal: bool,
     /// A progress line stands at the bottom of the terminal.
     drawn: Option<Instant>,
-    steps: usize,
+    /// The last line of progress was for so many.
+    told: usize,
 }
 
 impl Story {
-    pub(crate) fn begin() -> Self {
-        Self { started: Instant::now(), terminal: std::io::stdout().is_terminal(), drawn: None, steps: 0 }
+    pub(crate) fn begin(events: usize) -> Self {
+        Self { started: Instant::now(), events, terminal: std::io::stdout().is_terminal(), drawn: None, told: 0 }
     }
 
     /// One sentence, with its time and who says it.
@@ -37,26 +40,30 @@ impl Story {
         print_line(text);
     }
 
-    /// The counters, if they have moved enough.
+    /// How far the events have come, if that is much further than when it was told last.
     pub(crate) fn progress(&mut self, counts: &Counts) {
         let of = |what| counts.get(what).copied().unwrap_or(0);
-        let steps = (of("published") + of("logged") + of("notified")) / STEP;
-        let due = if self.terminal { self.drawn.is_none_or(|at| at.elapsed() > REDRAW) } else { steps > self.steps };
+        let seen = of("logged").max(1) + of("refused");
+        let due = if self.terminal {
+            self.drawn.is_none_or(|at| at.elapsed() > REDRAW)
+        } else {
+            seen >= self.told + self.events / LINES
+        };
         if !due {
             return;
         }
-        self.steps = steps;
-        let [published, logged, refused, notified, failed] =
-            ["published", "logged", "refused", "notified", "failed"].map(|what| thousands(of(what)));
-        let text = format!(
-            "published {published} · logged {logged} · refused {refused} · notified {notified} · failed attempts {failed}"
-        );
+        self.told = seen;
+        let bar = bar(seen, self.events);
+        let [written, logged, refused, notified] =
+            ["written", "logged", "refused", "notified"].map(|what| thousands(of(what)));
+        let rate = rate(seen, self.elapsed());
+        let text = format!("{bar} {written} changes, {logged} logged, {refused} refused, {notified} notices, {rate}/s");
         if self.terminal {
             self.drawn = Some(Instant::now());
-            let _nobody_watches = write!(std::io::stdout(), "\r\x1b[2K          … {text}");
+            let _nobody_watches = write!(std::io::stdout(), "\r\x1b[2K          {text}");
             let _nobody_watches = std::io::stdout().flush();
         } else {
-            self.say("…", &text);
+            self.say("", &text);
         }
     }
 
@@ -74,6 +81,13 @@ impl Story {
 /// Unlike `println!`, does not panic when the reader (`| head`) has gone.
 fn print_line(text: &str) {
     let _nobody_reads = writeln!(std::io::stdout(), "{text}");
+}
+
+/// `[######······]  50 %`.
+fn bar(done: usize, of: usize) -> String {
+    let done = done.min(of);
+    let full = done * BAR / of.max(1);
+    format!("[{:·<BAR$}] {:>3} %", "#".repeat(full), done * 100 / of.max(1))
 }
 
 /// `2318` as `2,318`.
@@ -97,7 +111,13 @@ pub(crate) fn rate(n: usize, took: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::thousands;
+    use super::{bar, thousands};
+
+    #[test]
+    fn a_bar_shows_the_share() {
+        assert_eq!(bar(1159, 2318), "[############············]  50 %");
+        assert_eq!(bar(9, 3), "[########################] 100 %");
+    }
 
     #[test]
     fn thousands_are_separated() {

@@ -33,7 +33,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
 
 /// Whether the command takes SIGINT and SIGTERM itself, to finish what is under way.
 pub(crate) fn drains(command: &Command) -> bool {
-    matches!(command, Command::Subscribe(_) | Command::Bench(_))
+    matches!(command, Command::Subscribe(_) | Command::Bench(_) | Command::Outbox(outbox::Command::Relay(_)))
 }
 
 async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
