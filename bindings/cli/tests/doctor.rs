@@ -116,6 +116,7 @@ fn policies_and_permissions_are_looked_at() {
         let found = Findings::of(&world, &["--rabbitmqctl", &ctl], 0);
         found.says("policies", "ok", "");
         found.says("clock", "ok", "broker");
+        found.says("leaders", "ok", "quorum queues");
         found.says("queue-arguments", "ok", &world.name);
         assert!(world.run(&["subscriptions", "--rabbitmqctl", &ctl]).ok().contains(&world.name));
 
@@ -144,5 +145,22 @@ fn policies_and_permissions_are_looked_at() {
         let found = Findings::of(&world, &[], 7);
         assert!(found.says("permissions", "problem", "").contains("ACCESS_REFUSED"));
         assert!(host.ctl(&["set_permissions", "--vhost", &host.name, "guest", ".*", ".*", ".*"]));
+    }
+}
+
+/// A quorum queue that nobody leads is named, with what brings it back.
+#[test]
+fn a_queue_without_a_leader_is_named() {
+    for (service, port) in [("rabbitmq3", 5672), ("rabbitmq4", 5674)] {
+        let Some(host) = Host::make(service) else { continue };
+        let world = World::at(&format!("amqp://guest:guest@127.0.0.1:{port}/{}", host.name));
+        let ctl = format!("{} ctl {service}", Host::script());
+        world.subscribe();
+        let dead = format!("{}-dl", world.name);
+        let server = format!("{{list_to_atom(\"{}_{dead}\"), node()}}", host.name);
+        assert!(host.ctl(&["eval", &format!("ra:stop_server(quorum_queues, {server}).")]));
+        let found = Findings::of(&world, &["--rabbitmqctl", &ctl], 7);
+        assert!(found.says("leaders", "problem", &dead).contains("no leader"));
+        assert!(host.ctl(&["eval", &format!("ra:restart_server(quorum_queues, {server}).")]));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::policies::judge;
+use super::policies::{is_ours, judge};
 use super::{Check, Finding, Inventory, Level};
 use crate::Broker;
 use crate::outbox::Tables;
@@ -114,6 +114,7 @@ impl Examination {
         }
         if let Some(inventory) = &self.inventory {
             findings.extend(judge(inventory));
+            findings.extend(leaders(inventory));
             findings.extend(clock(inventory));
         }
         if let Err(error) = broker.close().await {
@@ -169,6 +170,32 @@ fn depth(info: &SubscriptionInfo) -> Vec<Finding> {
             Finding::new(Check::DeadLetters, Level::Note, name, message)
                 .remedy(format!("look with `tidings dead-letters list {name}`, then replay or discard them")),
         );
+    }
+    findings
+}
+
+/// A quorum queue without a leader answers nobody: publishers and subscribers wait.
+fn leaders(inventory: &Inventory) -> Vec<Finding> {
+    let Some(leaderless) = inventory.leaderless() else {
+        let message = "this server does not say which queues have a leader";
+        return vec![
+            Finding::new(Check::Leaders, Level::Unchecked, "quorum queues", message)
+                .remedy("rabbitmqctl list_queues name type leader state"),
+        ];
+    };
+    let subscriptions = inventory.subscriptions();
+    let ours = leaderless.iter().filter(|(queue, _)| is_ours(queue, &subscriptions));
+    let mut findings: Vec<Finding> = ours
+        .map(|(queue, name)| {
+            let message = "the quorum queue has no leader, so whoever publishes to it or consumes from it waits";
+            Finding::new(Check::Leaders, Level::Problem, queue.as_str(), message).remedy(format!(
+                "rabbitmqctl eval 'ra:trigger_election({{list_to_atom(\"{name}\"), node()}}).'; if its process is gone, \
+                 restart the node: what was confirmed stays"
+            ))
+        })
+        .collect();
+    if findings.is_empty() {
+        findings.push(Finding::ok(Check::Leaders, "quorum queues", "every one has a leader"));
     }
     findings
 }

@@ -75,6 +75,8 @@ checks! {
     Schema = "schema";
     /// A relay publishes what transactions have written.
     Outbox = "outbox";
+    /// Every quorum queue has a leader.
+    Leaders = "leaders";
 }
 
 /// One thing that was looked at.

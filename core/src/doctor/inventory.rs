@@ -44,6 +44,8 @@ pub struct Inventory {
     pub policies: Vec<Policy>,
     /// How far the server's clock is from this host's.
     clock_skew: Option<Duration>,
+    /// Quorum queues that have no leader, with the names that the server's consensus knows them by; `None`: not known.
+    leaderless: Option<Vec<(String, String)>>,
 }
 
 #[derive(Deserialize)]
@@ -74,12 +76,27 @@ impl Inventory {
                 all.push(Policy { name, pattern, apply_to, definition, operator });
             }
         }
-        Ok(Self { queues, policies: all, clock_skew: None })
+        Ok(Self { queues, policies: all, clock_skew: None, leaderless: None })
     }
 
     pub(super) fn set_clock(&mut self, server: Timestamp, asked: Timestamp, answered: Timestamp) {
         // Whenever between question and answer the server looked at its clock.
         self.clock_skew = Some(asked.since(server).max(server.since(answered)));
+    }
+
+    /// Takes what [`LEADERLESS`](super::rabbitmqctl) evaluates to: `<<"queue=name,queue=name">>`, in as many pieces as it is
+    /// printed in.
+    pub(super) fn set_leaderless(&mut self, printed: &str) {
+        let Some(text) = printed.trim().strip_prefix("<<").and_then(|text| text.strip_suffix(">>")) else { return };
+        let text: String = text.split('"').skip(1).step_by(2).collect();
+        let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+        self.leaderless = Some(pairs.map(|(queue, name)| (queue.to_owned(), name.to_owned())).collect());
+    }
+
+    /// Quorum queues without a leader, each with the name that the server's consensus knows it by; `None` if that could not
+    /// be found out.
+    pub fn leaderless(&self) -> Option<&[(String, String)]> {
+        self.leaderless.as_deref()
     }
 
     /// How far the server's clock is from this host's, if it was asked.
@@ -129,6 +146,18 @@ mod tests {
         assert_eq!(inventory.policies[0].definition["expires"], 5);
         assert!(inventory.policies[1].operator && inventory.policies[1].definition["max-length"] == 1);
         assert_eq!(Inventory::read("nonsense", "[]", "[]").unwrap_err().code(), "INVALID_OPTION");
+    }
+
+    #[test]
+    fn queues_without_a_leader_are_read() {
+        let read = |printed: &str| {
+            let mut inventory = Inventory::default();
+            inventory.set_leaderless(printed);
+            inventory.leaderless().map(<[_]>::to_vec)
+        };
+        assert_eq!(read("<<>>\n"), Some(Vec::new()));
+        assert_eq!(read("<<\"a=%2F_a,\"\n  \"b=%2F_b\">>").unwrap()[1], ("b".to_owned(), "%2F_b".to_owned()));
+        assert_eq!(read("{error,nonsense}"), None);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn judge(inventory: &Inventory) -> Vec<Finding> {
     findings
 }
 
-fn is_ours(queue: &str, subscriptions: &[String]) -> bool {
+pub(super) fn is_ours(queue: &str, subscriptions: &[String]) -> bool {
     queue.starts_with("tidings-")
         || subscriptions.iter().any(|name| {
             queue.strip_prefix(name.as_str()).is_some_and(|rest| {

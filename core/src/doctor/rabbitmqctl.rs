@@ -5,6 +5,16 @@ use std::process::{Command, Stdio};
 use super::Inventory;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
+/// Quorum queues of a virtual host that nobody leads: no election was won since the node started, or the leader is this node
+/// and its process is gone. The list of queues shows a leader where there is none.
+const LEADERLESS: &str = r#"iolist_to_binary(lists:join(",", [[element(4, amqqueue:get_name(Q)), "=",
+    atom_to_binary(element(1, amqqueue:get_pid(Q)))] || Q <- rabbit_amqqueue:list(<<VHOST/utf8>>),
+    amqqueue:get_type(Q) =:= rabbit_quorum_queue,
+    case ra_leaderboard:lookup_leader(element(1, amqqueue:get_pid(Q))) of
+        undefined -> true;
+        {Name, Node} -> Node =:= node() andalso ets:lookup(ra_state, Name) =:= []
+    end]))."#;
+
 impl Inventory {
     /// Runs `command` (`rabbitmqctl`, or `docker exec broker rabbitmqctl`, split into words) and reads the queues and
     /// policies of a virtual host, and the server's clock. Blocks.
@@ -25,8 +35,17 @@ impl Inventory {
         if let Ok(micros) = clock.trim().parse() {
             inventory.set_clock(Timestamp::from_micros(micros), asked, Timestamp::now());
         }
+        // Where a version does not know what is asked here, the rest is worth having.
+        if let Ok(printed) = run(command, &["--quiet", "eval", &LEADERLESS.replace("VHOST", &quoted(vhost))]) {
+            inventory.set_leaderless(&printed);
+        }
         Ok(inventory)
     }
+}
+
+/// A string of Erlang.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn run(command: &[String], arguments: &[&str]) -> Result<String> {
