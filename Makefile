@@ -4,10 +4,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 SERVICES := eval "$$(tests/services env)";
 
-.PHONY: help demo test test-long check bench faults services toolchain brokers
+.PHONY: help demo test test-long check bench faults services toolchain brokers reference release-check
 
 help: ## Lists the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 toolchain:
 	@command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs (any stable from 1.89 on)"; exit 1; }
@@ -57,8 +57,16 @@ check: toolchain ## Format, lints, dependency rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	for feature in memory sqlite amqp catalog postgres mysql; do cargo clippy -p tidings --no-default-features --features $$feature -- -D warnings; done
+	tests/release versions
+	tests/release workflow
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p tidings --all-features
 	tests/dependencies
 	tests/interop/run lint
 	tests/node lint
 	tests/python lint
+
+reference: toolchain ## Builds the references: rustdoc, pdoc and TypeDoc, in target/reference
+	tests/references
+
+release-check: toolchain ## Versions equal, packages build and install: what of a release works on one machine
+	tests/release check

@@ -94,12 +94,12 @@ pub(crate) fn audit(day: &Day, evidence: &Evidence) -> Findings {
     if evidence.ordered {
         table.row("… with all their events in order", planned.len(), in_order);
         table.row("… that departed and landed in turn", in_turn(&planned), in_turn(&logged));
-        table.row("departures before the last landing", too_soon(&planned), too_soon(&logged));
+        table.row("two departures with no landing in between", too_soon(&planned), too_soon(&logged));
         table.row("events out of order", 0, out_of_order);
     } else {
         table.not_promised("… with all their events in order", planned.len(), in_order);
         table.not_promised("… that departed and landed in turn", in_turn(&planned), in_turn(&logged));
-        table.not_promised("departures before the last landing", too_soon(&planned), too_soon(&logged));
+        table.not_promised("two departures with no landing in between", too_soon(&planned), too_soon(&logged));
         table.not_promised("events out of order", 0, out_of_order);
     }
     table.row("logged twice", 0, repeated(&log));
