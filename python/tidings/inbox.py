@@ -148,8 +148,8 @@ class MemoryInbox:
 
     As `inbox=` of a subscription it changes nothing about the handler, which is `handler(event)`. An event is claimed
     before it, completed when it returns and released when it raises. What was processed is acknowledged without the
-    handler; what somebody else is at goes back to the queue after a pause, no attempt spent. A process that ends forgets
-    everything, and every process has a memory of its own: what must never be repeated needs `Inbox`.
+    handler; what somebody else is at goes back to the queue after a pause, no attempt spent. A process that ends
+    forgets everything, and every process has a memory of its own: what must never be repeated needs `Inbox`.
 
         subscriber.register(send_mail, "mails", ["order.*"], inbox=MemoryInbox())
     """
@@ -164,7 +164,8 @@ class MemoryInbox:
         """Claims the event, for those who run their own: None if `subscription` has processed it.
 
         `complete()` the claim on success, `release()` it on failure, `renew()` it before its lease ends: each of the
-        first and the last is False if it had ended. The key is the event's idempotency key, else its id, within its tenant.
+        first and the last is False if it had ended. The key is the event's idempotency key, else its id, within its
+        tenant.
 
         Raises:
             StoreBusyError: Somebody else has it.
