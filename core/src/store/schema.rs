@@ -132,6 +132,7 @@ impl Component {
     }
 
     /// Names the lock of those who install: one at a time for each table of versions, which all of them create.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn lock(&self) -> u64 {
         super::insert::hash(self.versions.as_bytes())
     }
