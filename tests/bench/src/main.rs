@@ -15,6 +15,7 @@ mod node;
 mod options;
 mod outbox;
 mod outbox_cost;
+mod outbox_peers;
 mod python;
 mod report;
 mod results;

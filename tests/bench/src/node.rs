@@ -47,26 +47,16 @@ type Notes = RefCell<BTreeMap<&'static str, Vec<(usize, Found)>>>;
 impl Node {
     /// Builds the package and installs the peers; `None` where there is no Node.
     pub(crate) fn prepare(options: &Options) -> Result<Option<Self>, BoxError> {
+        let Some(peers) = peers(options)? else { return Ok(None) };
         let rig = Path::new(env!("CARGO_MANIFEST_DIR"));
-        if Command::new("npm").arg("--version").stdout(Stdio::null()).status().is_err() {
-            println!("SKIPPED node: there is no npm");
-            return Ok(None);
-        }
         succeed(Command::new(rig.join("../node")).args(["addon", "--release"]))?;
-        let node = Self { peers: options.output.with_file_name("node"), programs: rig.join("node") };
-        std::fs::create_dir_all(&node.peers)?;
-        for file in ["package.json", "package-lock.json"] {
-            std::fs::copy(node.programs.join(file), node.peers.join(file))?;
-        }
-        let quietly = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
-        succeed(Command::new("npm").args(quietly).current_dir(&node.peers))?;
-        Ok(Some(node))
+        Ok(Some(Self { peers, programs: rig.join("node") }))
     }
 
     fn measure(&self, contender: &str, settings: &Value, broker: Option<&str>) -> Result<(Found, Sample), BoxError> {
         let mut command = Command::new("node");
         command.arg(self.programs.join("measure.mjs")).args([contender, &settings.to_string()]);
-        command.env("TIDINGS_BENCH_PEERS", self.peers.canonicalize()?);
+        command.env("TIDINGS_BENCH_PEERS", &self.peers);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let measured = talk(&mut child, settings, broker);
         if measured.is_err() {
@@ -75,6 +65,22 @@ impl Node {
         let status = child.wait()?;
         if status.success() { measured } else { Err(format!("the process ended with {status}").into()) }
     }
+}
+
+/// Installs the peers, and says where; `None` where there is no Node.
+pub(crate) fn peers(options: &Options) -> Result<Option<PathBuf>, BoxError> {
+    if Command::new("npm").arg("--version").stdout(Stdio::null()).status().is_err() {
+        println!("SKIPPED node: there is no npm");
+        return Ok(None);
+    }
+    let (programs, peers) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("node"), options.output.with_file_name("node"));
+    std::fs::create_dir_all(&peers)?;
+    for file in ["package.json", "package-lock.json"] {
+        std::fs::copy(programs.join(file), peers.join(file))?;
+    }
+    let quietly = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
+    succeed(Command::new("npm").args(quietly).current_dir(&peers))?;
+    Ok(Some(peers.canonicalize()?))
 }
 
 fn talk(child: &mut Child, settings: &Value, broker: Option<&str>) -> Result<(Found, Sample), BoxError> {

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join_all;
 use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
-use tidings::outbox::{Outbox, RunningRelay, Tables};
+use tidings::outbox::{OnFailed, Outbox, RunningRelay, Tables};
 use tidings::{Broker, Metric};
 use tokio_postgres::{Client, NoTls};
 
 use crate::amqp::{ByHand, EXCHANGE, Server, confirmed};
 use crate::event::ROUTING_KEY;
 use crate::measure::{BoxError, Contender, Sample, Watch, alternate};
+use crate::node;
 use crate::options::Options;
+use crate::outbox_peers::{self, Peer};
 use crate::results::Results;
 
 /// Rows of one batch, for everybody.
@@ -83,8 +85,13 @@ impl<'a> Setting<'a> {
 
     /// A relay that is at work and has nothing to do.
     pub(crate) async fn relay(&self, broker: &Broker) -> Result<RunningRelay, BoxError> {
+        self.relay_that(broker, OnFailed::Block).await
+    }
+
+    /// As [`relay`](Self::relay); one that passes keeps no order behind a failed row.
+    async fn relay_that(&self, broker: &Broker, on_failed: OnFailed) -> Result<RunningRelay, BoxError> {
         let outbox = Outbox::connect_to(&self.database, self.tables.clone()).await?;
-        Ok(outbox.relay(broker).exchange(EXCHANGE).listen(true).start().await?)
+        Ok(outbox.relay(broker).exchange(EXCHANGE).listen(true).on_failed(on_failed).start().await?)
     }
 
     fn watch(&self) -> Watch<'_> {
@@ -103,14 +110,35 @@ pub(crate) async fn connect(url: &str) -> Result<Client, BoxError> {
 pub(crate) async fn run(options: &Options, results: &mut Results, server: &Server) -> Result<(), BoxError> {
     let Some(setting) = Setting::open(server).await? else { return Ok(()) };
     let rows = options.events(12_000.0);
+    let peers = node::peers(options)?;
+    let programs = [
+        ("faststream-outbox, 32 workers", Peer::FastStream, 1_000.0),
+        ("pg-transactional-outbox, polling", Peer::PgOutbox, 500.0),
+    ]
+    .map(|(name, peer, rate)| (name, peer, peer.program(peers.as_deref()), options.events(rate)));
     let mut contenders = vec![
-        Contender::new("tidings, one relay", true, || ours(&setting, rows, 1)),
-        Contender::new("tidings, two relays", true, || ours(&setting, rows, 2)),
+        Contender::new("tidings, order per key", true, || ours(&setting, rows, 1, OnFailed::Block)),
+        Contender::new("tidings, no order (pass)", true, || ours(&setting, rows, 1, OnFailed::Pass)),
+        Contender::new("tidings, two relays", true, || ours(&setting, rows, 2, OnFailed::Block)),
         Contender::new("by hand: SKIP LOCKED, lapin, one DELETE", false, || by_hand(&setting, rows)),
     ];
+    for (name, peer, program, rows) in &programs {
+        if let Some(program) = program {
+            let setting = &setting;
+            contenders.push(Contender::new(name, false, move || outbox_peers::relay(setting, *peer, program, *rows)));
+        }
+    }
     alternate(options, &mut contenders).await?;
-    let work = format!("{} outbox, commit to confirmed and deleted, in order", server.name);
-    results.compare(&work, &contenders, Some(0.9));
+    let work = format!("{} outbox, commit to confirmed and deleted", server.name);
+    let pairs = [
+        ("tidings, no order (pass)", "by hand", Some(0.9)),
+        ("tidings, order per key", "by hand", Some(0.9)),
+        ("tidings, order per key", "tidings, no order (pass)", Some(0.7)),
+        ("tidings, two relays", "by hand", None),
+        ("tidings, order per key", "faststream-outbox", Some(8.0)),
+        ("tidings, order per key", "pg-transactional-outbox", Some(8.0)),
+    ];
+    results.against(&work, &contenders, &pairs);
     drop(contenders);
     setting.close().await
 }
@@ -129,10 +157,10 @@ pub(crate) async fn published(relays: &[RunningRelay], rows: usize) {
     }
 }
 
-async fn ours(s: &Setting<'_>, rows: usize, relays: usize) -> Result<Sample, BoxError> {
+async fn ours(s: &Setting<'_>, rows: usize, relays: usize, on_failed: OnFailed) -> Result<Sample, BoxError> {
     let broker = Broker::connect(&s.server.url).await?;
     s.write(rows).await?;
-    let relays = try_join_all((0..relays).map(|_| s.relay(&broker))).await?;
+    let relays = try_join_all((0..relays).map(|_| s.relay_that(&broker, on_failed))).await?;
     while relays.iter().any(|relay| relay.health().parts != 256 / relays.len()) {
         tokio::time::sleep(LOOK).await;
     }

@@ -35,7 +35,7 @@ enum Do<'a> {
 }
 
 /// The interpreter with the wheel and its peers, or why there is none. `BENCH_PYTHON` names one that is ready.
-fn interpreter() -> Result<PathBuf, BoxError> {
+pub(crate) fn interpreter() -> Result<PathBuf, BoxError> {
     if let Some(ready) = std::env::var_os("BENCH_PYTHON") {
         return Ok(ready.into());
     }
