@@ -1,9 +1,12 @@
 // The scenarios of tests/conformance/outbox with every driver, on the databases that are there.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { Broker, DomainEvent, Inbox, MemoryInbox, Outbox, Publisher, Retry, Subscriber } from "../dist/index.mjs";
 import { drivers } from "./outbox-drivers.mjs";
 import { after, folder, quiet, unique, until } from "./support.mjs";
@@ -145,7 +148,41 @@ class Stage {
   }
 }
 
+/** A process that writes a hundred events, commits them or not, and is killed. */
+async function killedWriter(database, commits) {
+  const program = fileURLToPath(new URL("programs/writer.mjs", import.meta.url));
+  const { driver } = database.constructor;
+  const child = spawn(process.execPath, [program, driver, database.table, database.folder, commits], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const ended = once(child, "exit");
+  const [said] = await Promise.race([once(child.stdout, "data"), ended]);
+  assert.equal(String(said), "written\n");
+  child.kill("SIGKILL");
+  await ended;
+}
+
 for (const { make, skip } of drivers) {
+  const one = skip ?? (thorough.has(make.driver) || process.env.TIDINGS_LONG ? undefined : "shown with another driver");
+  test(`${make.driver}: a writer that is killed before its commit has written nothing`, { skip: one }, async (t) => {
+    const database = new make(folder(t));
+    const outbox = new Outbox(database.url, { table: database.table });
+    after(t, async () => {
+      await database.finish();
+      await database.remove();
+      await outbox.close();
+    });
+    await outbox.install();
+    for (const [commits, expected] of [
+      ["no", 0],
+      ["yes", 100],
+      ["no", 100],
+    ]) {
+      await killedWriter(database, commits);
+      assert.equal((await outbox.status()).pending, expected);
+    }
+  });
+
   test(`${make.driver}: the scenarios`, { skip }, async (t) => {
     for (const scenario of scenarios) {
       await t.test(scenario.name, async (t) => {

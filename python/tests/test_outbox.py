@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,6 +190,47 @@ def test_no_open_transaction_is_an_error_that_explains_itself(database: Database
         await database.finish()
 
     asyncio.run(run())
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from tests.outbox_drivers import DRIVERS
+from tidings import DomainEvent
+from tidings.outbox import Outbox
+
+name, table, folder, commits = sys.argv[1:]
+
+
+async def main():
+    database = DRIVERS[name](table, Path(folder))
+    tx = await database.begin()
+    added = Outbox(table=table).add(tx.connection, [DomainEvent("a.b", {"n": n}) for n in range(100)])
+    if added is not None:
+        await added
+    if commits == "yes":
+        await tx.end(commit=True)
+    print("written", flush=True)
+    sys.stdin.read()
+
+
+asyncio.run(main())
+"""
+
+
+def test_a_writer_that_is_killed_before_its_commit_has_written_nothing(database: Database, tmp_path: Path) -> None:
+    if database.name not in THOROUGH and "TIDINGS_LONG" not in os.environ:
+        pytest.skip("shown with another driver of this database")
+    outbox = Outbox(database.url, table=database.table)
+    outbox.install()
+    for commits, expected in (("no", 0), ("yes", 100), ("no", 100)):
+        command = [sys.executable, "-c", WRITER, database.name, database.table, str(tmp_path), commits]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"written\n"
+            writer.kill()
+        assert outbox.status().pending == expected
+    outbox.close()
 
 
 async def add(outbox: Outbox, connection: Any) -> None:
