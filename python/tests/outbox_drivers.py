@@ -296,10 +296,11 @@ class SqlAlchemySqlite(Sqlite):
         return self.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
-class Django(Sqlite):
-    """Django's connection to a file, without a project around it."""
+class Djangos(Database):
+    """A connection of Django's, without a project around it."""
 
-    name = "Django"
+    def settings(self) -> dict[str, Any]:
+        raise NotImplementedError
 
     def wrapper(self) -> Any:
         import django
@@ -309,10 +310,7 @@ class Django(Sqlite):
         if not settings.configured:
             settings.configure()
             django.setup()
-        handler = ConnectionHandler(
-            {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": self.file(), "OPTIONS": {"timeout": 30}}}
-        )
-        wrapper: Any = handler["default"]
+        wrapper: Any = ConnectionHandler({"default": self.settings()})["default"]
         # One thread per connection is for threads that share one by accident.
         wrapper.inc_thread_sharing()
         os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
@@ -331,6 +329,22 @@ class Django(Sqlite):
         return self.wrapper()
 
 
+class DjangoSqlite(Djangos, Sqlite):
+    name = "Django"
+
+    def settings(self) -> dict[str, Any]:
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": self.file(), "OPTIONS": {"timeout": 30}}
+
+
+class DjangoPostgres(Djangos, Postgres):
+    name = "Django postgres"
+
+    def settings(self) -> dict[str, Any]:
+        url = urlsplit(self.url)
+        where = {"HOST": url.hostname, "PORT": url.port, "NAME": url.path[1:]}
+        return {"ENGINE": "django.db.backends.postgresql", "USER": url.username, "PASSWORD": url.password, **where}
+
+
 DRIVERS: dict[str, type[Database]] = {
     one.name: one
     for one in (
@@ -346,6 +360,7 @@ DRIVERS: dict[str, type[Database]] = {
         SqlAlchemyMySql,
         Sqlite3,
         SqlAlchemySqlite,
-        Django,
+        DjangoSqlite,
+        DjangoPostgres,
     )
 }

@@ -52,8 +52,6 @@ const [stop] = initializePollingMessageListener(
       nextMessagesFunctionName: next,
       nextMessagesBatchSize: batch,
       nextMessagesPollingIntervalInMs: 10,
-      nextMessagesLockInMs: 60_000,
-      messageProcessingTimeoutInMs: 60_000,
       enableMaxAttemptsProtection: false,
       enablePoisonousMessageProtection: false,
       messageCleanupIntervalInMs: 0,

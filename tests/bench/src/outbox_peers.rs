@@ -56,7 +56,7 @@ impl Peer {
         }
     }
 
-    /// What writes so many rows, and what asks whether any is left.
+    /// What writes so many rows, and what asks how many are left.
     fn statements(self, table: &str, rows: usize) -> (String, String) {
         let body = format!(
             r#"format('{{"routing_key":"{ROUTING_KEY}","data":%s,"domain_object_id":"k%s","uuid_string":"%s","timestamp":1700000000.5}}', {DATA}, i % 256, id)"#
@@ -67,19 +67,20 @@ impl Peer {
                 format!(
                     r#"INSERT INTO {table} (queue, payload, headers) SELECT 'bench', convert_to({body}, 'UTF8'), '{{"content-type":"application/json"}}' FROM {new}; NOTIFY "outbox_{table}""#
                 ),
-                format!("SELECT EXISTS (SELECT 1 FROM {table})"),
+                format!("SELECT count(*) FROM {table}"),
             ),
             Self::PgOutbox => (
                 format!(
                     "INSERT INTO {table} (id, aggregate_type, aggregate_id, message_type, concurrency, payload) SELECT id, 'user', 'k' || i % 256, '{ROUTING_KEY}', 'parallel', {body}::jsonb FROM {new}"
                 ),
-                format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE processed_at IS NULL)"),
+                format!("SELECT count(*) FROM {table} WHERE processed_at IS NULL"),
             ),
         }
     }
 }
 
-/// From commit to confirmed and deleted, or marked.
+/// From commit to confirmed and deleted, or marked. The last hundredth is not waited for: pg-transactional-outbox now and then
+/// leaves a row until its lock ends.
 pub(crate) async fn relay(s: &Setting<'_>, peer: Peer, program: &[String], rows: usize) -> Result<Sample, BoxError> {
     let table = format!("bench_peer_{}", std::process::id());
     s.admin.purge(&s.queue).await?;
@@ -99,7 +100,8 @@ pub(crate) async fn relay(s: &Setting<'_>, peer: Peer, program: &[String], rows:
     process.go()?;
     let (watch, before) = (Watch::start(s.server.pid.as_deref()), process.cpu());
     s.client.batch_execute("COMMIT").await?;
-    while s.client.query_one(&left, &[]).await?.try_get(0)? {
+    let unwaited = i64::try_from(rows / 100)?;
+    while s.client.query_one(&left, &[]).await?.try_get::<_, i64>(0)? > unwaited {
         tokio::time::sleep(LOOK).await;
     }
     let sample = watch.stop(rows);
