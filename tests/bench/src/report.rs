@@ -28,7 +28,12 @@ pub(crate) fn write(folder: &Path, records: &[Record], curves: &[Curve]) -> Resu
 }
 
 fn markdown(records: &[Record], curves: &[Curve]) -> String {
-    let command: Vec<String> = std::env::args().skip(1).map(|word| format!("'{word}'")).collect();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    // Where the results go is nothing to measure again.
+    if let Some(at) = words.iter().position(|word| word == "--output") {
+        words.drain(at..(at + 2).min(words.len()));
+    }
+    let command: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     let mut text = format!(
         "Measured on {}; `tidings` {}, {}, {}.\n\n`cargo run --release -p tidings-bench -- {}`\n\n\
          | work | ours | best peer | peer | ratio | target | |\n|---|---:|---:|---|---:|---:|---|\n",
