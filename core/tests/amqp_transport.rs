@@ -15,6 +15,8 @@ mod dead_letters;
 mod delays;
 #[path = "amqp/ordered.rs"]
 mod ordered;
+#[path = "amqp/partitions.rs"]
+mod partitions;
 #[path = "amqp/publishing.rs"]
 mod publishing;
 #[path = "amqp/raw.rs"]

@@ -38,6 +38,7 @@ fn reference() -> String {
         ("max_hold", format!("{:?}", spec.max_hold)),
         ("hold_max (RabbitMQ, ordered)", format!("{:?}", spec.hold_max)),
         ("max_parked (RabbitMQ, ordered)", spec.max_parked.to_string()),
+        ("partitions (RabbitMQ, ordered)", spec.partitions.to_string()),
         ("handler time-out (RabbitMQ, ordered)", "540s".to_owned()),
         ("queue type (RabbitMQ)", format!("{:?}", spec.queue_type).to_lowercase()),
         ("capture_stack", options.capture_stack.to_string()),

@@ -82,6 +82,8 @@ export interface NativeOptions {
   onRetry?: string | undefined;
   onDead?: string | undefined;
   holdMaxMs?: number | undefined;
+  maxParked?: number | undefined;
+  partitions?: number | undefined;
   deadLetter?: boolean | undefined;
   queueType?: string | undefined;
   compat?: boolean | undefined;

@@ -17,6 +17,17 @@ export interface OrderedOptions {
    * from a queue of its own (default 60 s, at most 5 min).
    */
   holdMax?: Delay | undefined;
+  /**
+   * RabbitMQ: most keys that are parked at a time (default 1000). Further ones are held, until the prefetch is used up and
+   * fetching stops; `health()` says so.
+   */
+  maxParked?: number | undefined;
+  /**
+   * Divides the keys into this many partitions, so that up to as many processes work at a time (default 1, at most 64).
+   * Only RabbitMQ needs it, and changes the number only while nothing is left in the partitions and no other process uses
+   * them; else starting fails with `SUBSCRIPTION_CONFLICT`.
+   */
+  partitions?: number | undefined;
 }
 
 /** Everything that a subscription can be told. */
@@ -110,6 +121,8 @@ export function nativeOptions(
     onRetry: order.onRetry,
     onDead: order.onDead,
     holdMaxMs: millis("holdMax", order.holdMax),
+    maxParked: count("maxParked", order.maxParked, 1),
+    partitions: count("partitions", order.partitions, 1),
     deadLetter: options.deadLetter,
     queueType: options.queueType,
     compat: options.compat,

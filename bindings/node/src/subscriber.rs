@@ -34,6 +34,8 @@ pub struct Options {
     /// `park` (default) or `skip`.
     pub on_dead: Option<String>,
     pub hold_max_ms: Option<f64>,
+    pub max_parked: Option<u32>,
+    pub partitions: Option<u32>,
     pub dead_letter: Option<bool>,
     /// `quorum` (default) or `classic`.
     pub queue_type: Option<String>,
@@ -270,6 +272,12 @@ fn subscription_options(from: Options) -> Result<SubscriptionOptions> {
     }
     if let Some(millis) = from.hold_max_ms {
         spec.hold_max = duration("holdMaxMs", millis)?;
+    }
+    if let Some(keys) = from.max_parked {
+        spec.max_parked = keys;
+    }
+    if let Some(partitions) = from.partitions {
+        spec.partitions = whole("partitions", partitions)?;
     }
     if let Some(millis) = from.max_hold_ms {
         spec.max_hold = duration("maxHoldMs", millis)?;

@@ -88,6 +88,8 @@ fn set(options: &mut SubscriptionOptions, setting: &str, value: &Bound<'_, PyAny
         "auto_delete" => spec.auto_delete = value.extract()?,
         "lease" => spec.lease = duration("lease", value)?,
         "hold_max" => spec.hold_max = duration("hold_max", value)?,
+        "max_parked" => spec.max_parked = value.extract()?,
+        "partitions" => spec.partitions = value.extract()?,
         "max_hold" => spec.max_hold = duration("max_hold", value)?,
         "max_deliveries" => options.max_deliveries = value.extract()?,
         "capture_stack" => options.capture_stack = value.extract()?,

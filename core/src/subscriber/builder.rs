@@ -135,6 +135,12 @@ impl SubscriptionOptions {
             .field("ordered", true)
             .remedy("leave out ordered, or use a transport that keeps order (sqlite:, memory:)"));
         }
+        if self.spec.partitions > 1 && capabilities.ordered == Ordered::Single && !capabilities.partitioned {
+            let message = format!("{}: cannot divide the keys of a subscription into partitions", capabilities.name);
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .field("partitions", self.spec.partitions)
+                .remedy("leave out partitions"));
+        }
         self.bound_timeout(capabilities)?;
         self.spec.prefetch = self.effective_prefetch();
         Ok(self)
@@ -303,6 +309,18 @@ impl<'a> SubscriptionBuilder<'a> {
     /// used up and fetching stops; `health()` says `max_parked` then.
     pub fn max_parked(mut self, keys: u32) -> Self {
         self.options.spec.max_parked = keys;
+        self
+    }
+
+    /// Ordered: divides the keys into this many partitions, so that up to as many processes work at a time (default 1, at
+    /// most 64). The other processes stand by, and each partition moves to one of them when its owner goes.
+    ///
+    /// `prefetch`, `max_parked` and the events held apply to each partition. The number can be changed while no other
+    /// process uses the subscription and nothing is left in its partitions; else starting it is `SUBSCRIPTION_CONFLICT`,
+    /// field `partitions`. Only RabbitMQ needs it: on `sqlite:` and `memory:` any process may run any key, and the number
+    /// changes nothing.
+    pub fn partitions(mut self, partitions: u16) -> Self {
+        self.options.spec.partitions = partitions;
         self
     }
 

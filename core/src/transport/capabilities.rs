@@ -26,6 +26,8 @@ pub struct Capabilities {
     pub multi_process: bool,
     /// Order per key.
     pub ordered: Ordered,
+    /// With [`Ordered::Single`]: a subscription can be divided into partitions, each with an owner of its own.
+    pub partitioned: bool,
     /// A settle by a consumer that has lost its lease or connection is refused.
     pub fenced_settle: bool,
     /// What a consumer that has lost its lease or connection publishes for a delivery (retry, dead letter) is refused.
@@ -52,6 +54,7 @@ impl Capabilities {
             durable: false,
             multi_process: false,
             ordered: Ordered::No,
+            partitioned: false,
             fenced_settle: false,
             fenced_publish: false,
             prefix_publish: false,

@@ -8,6 +8,9 @@ use crate::{Error, ErrorKind, Result};
 /// Exchange that is used unless another one is named.
 pub const DEFAULT_EXCHANGE: &str = "domain-events";
 
+/// Most partitions: a process has a connection for each of them.
+const MOST_PARTITIONS: u16 = 64;
+
 /// Longest `hold_max`.
 const LONGEST_HOLD_MAX: Duration = Duration::from_secs(5 * 60);
 
@@ -107,6 +110,8 @@ pub struct SubscriptionSpec {
     pub hold_max: Duration,
     /// RabbitMQ, ordered: most keys that are parked at a time.
     pub max_parked: u32,
+    /// RabbitMQ, ordered: into how many queues the keys are divided, each with an owner of its own. 1: not divided.
+    pub partitions: u16,
 }
 
 impl SubscriptionSpec {
@@ -128,6 +133,7 @@ impl SubscriptionSpec {
             max_hold: Duration::from_secs(20 * 60),
             hold_max: Duration::from_secs(60),
             max_parked: 1000,
+            partitions: 1,
         }
     }
 
@@ -172,7 +178,24 @@ impl SubscriptionSpec {
         if self.max_parked == 0 {
             return invalid("no key could be parked", "max_parked", "0".into(), "use 1 or more; the default is 1000");
         }
-        Ok(())
+        let partitions = self.partitions.to_string();
+        match self.partitions {
+            0 => invalid("no partition could have a key", "partitions", partitions, "use 1 to 64; the default is 1"),
+            1 => Ok(()),
+            _ if self.ordered.is_none() => {
+                let message = "only the keys of an ordered subscription are divided into partitions";
+                invalid(message, "partitions", partitions, "ask for order (ordered), or leave partitions out")
+            }
+            _ if self.compat => {
+                let message = "a queue that domain-event-broker declares alike cannot be divided into partitions";
+                invalid(message, "partitions", partitions, "leave out compat, or partitions")
+            }
+            2..=MOST_PARTITIONS => Ok(()),
+            _ => {
+                let message = "a process would have too many connections: one for each partition";
+                invalid(message, "partitions", partitions, "use at most 64")
+            }
+        }
     }
 
     /// The queue's kind once `exclusive`, `auto_delete` and `durable` have had their say: only classic queues have them.

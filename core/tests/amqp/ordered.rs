@@ -45,8 +45,8 @@ async fn a_key_that_was_leaving_its_queue_is_handled_where_it_was() {
     connection.close(200, "".into()).await.unwrap();
 
     let mut published = Vec::new();
-    for n in 0..3 {
-        let message = bench.message(&n.to_string()).with_key(Some(key.into()));
+    for _ in 0..3 {
+        let message = bench.keyed(key);
         published.push(message.id.clone());
         bench.publish(message).await.unwrap();
     }

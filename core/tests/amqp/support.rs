@@ -88,6 +88,14 @@ impl Bench {
         message(&format!("{}.{word}", self.domain))
     }
 
+    /// An event of a key.
+    pub(super) fn keyed(&self, key: &str) -> Message {
+        let message = self.message("keyed");
+        let mut headers = message.headers.clone();
+        headers.set(tidings::event::name::KEY, key);
+        message.with_key(Some(key.into())).with_headers(headers)
+    }
+
     pub(super) async fn publish(&self, message: Message) -> Result<Receipt> {
         self.transport.publish(vec![message]).await.remove(0)
     }

@@ -243,6 +243,7 @@ class Client:
             "queue_type": "classic" if request.get("classic") else None,
             "lease": None if lease is None else lease / 1000,
             "hold_max": None if hold is None else hold / 1000,
+            "partitions": request.get("partitions"),
         }
         if (limit := request.get("timeout_ms")) is not None:
             # A handler that was given up on is tried again soon.

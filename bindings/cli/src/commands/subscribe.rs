@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Events of a key one at a time, in order
     #[arg(long)]
     ordered: bool,
+    /// RabbitMQ, ordered: divides the keys into this many queues, so that as many processes work at a time
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+    partitions: u16,
     /// Events handled at once, with --exec
     #[arg(long, default_value_t = 1, requires = "exec")]
     concurrency: usize,
@@ -128,6 +131,7 @@ async fn open(broker: &Broker, options: &Options) -> Result<Deliveries, Failure>
         .subscription(&options.subscription)
         .exchange(&*options.exchange)
         .dead_letter(!options.no_dead_letters)
+        .partitions(options.partitions)
         .concurrency(options.concurrency);
     for key in &options.binds {
         subscription = subscription.bind(key);

@@ -12,7 +12,7 @@ use super::connection::{Connector, Live, backoff, open};
 use super::dead_letters::{Context, MAX_PREFETCH, Walk};
 use super::error;
 use super::lattice::MAX_DELAY;
-use super::ordered::{OrderedSource, Survey, journal, survey};
+use super::ordered::{self, OrderedSource};
 use super::outbound::Outbound;
 use super::publisher::Publisher;
 use super::source::AmqpSource;
@@ -65,16 +65,21 @@ impl Broker {
         let found = declarer.look(name).await?.is_some();
         *there |= found;
         let declarer = if found { declarer } else { Declarer::open(&self.consume).await? };
-        let ordered = declarer.look(&journal(name)).await?.is_some();
-        let declarer = if ordered { declarer } else { Declarer::open(&self.consume).await? };
-        let found = if ordered { survey(&self.consume, name).await?.unwrap_or_default() } else { Survey::default() };
+        let queues = ordered::queues(&self.consume, name).await?;
+        let found = ordered::survey(&self.consume, &queues).await?.unwrap_or_default();
         let deleted = async {
             declarer.delete_queue(name).await?;
-            if ordered {
-                declarer.delete_queue(&journal(name)).await?;
+            // The last partition first: what is left after a failure is found again.
+            for queue in queues.iter().rev() {
+                declarer.delete_queue(&ordered::journal(queue)).await?;
+                declarer.delete_queue(queue).await?;
             }
             for queue in &found.key_queues {
                 declarer.delete_queue(queue).await?;
+            }
+            if !queues.is_empty() {
+                declarer.delete_queue(&ordered::processes(name)).await?;
+                declarer.delete_exchange(&ordered::journal(name)).await?;
             }
             declarer.delete_queue(&dead_letter_queue(name)).await?;
             declarer.delete_exchange(&dead_letter_exchange(name)).await?;
@@ -144,18 +149,20 @@ impl Broker {
         info.consumers = Some(queue.consumer_count().into());
         let Some(dead) = declarer.look(&dead_letter_queue(name)).await? else { return Ok(Some(info)) };
         info.dead = dead.message_count().into();
-        if declarer.look(&journal(name)).await?.is_some() {
-            self.count_ordered(&mut info, &declarer).await?;
-            declarer.close().await;
+        let queues = ordered::queues(&self.consume, name).await?;
+        if !queues.is_empty() {
+            self.count_ordered(&mut info, &queues, &declarer).await?;
         }
+        declarer.close().await;
         Ok(Some(info))
     }
 
     /// Adds what an ordered subscription has elsewhere.
-    async fn count_ordered(&self, info: &mut SubscriptionInfo, declarer: &Declarer) -> Result<()> {
-        let Some(found) = survey(&self.consume, &info.name).await? else { return Ok(()) };
+    async fn count_ordered(&self, info: &mut SubscriptionInfo, queues: &[String], declarer: &Declarer) -> Result<()> {
+        let Some(found) = ordered::survey(&self.consume, queues).await? else { return Ok(()) };
         info.in_flight = Some(found.held);
-        for queue in found.key_queues.iter().take(MOST_COUNTED) {
+        let partitions = queues.iter().filter(|queue| **queue != info.name);
+        for queue in partitions.chain(found.key_queues.iter().take(MOST_COUNTED)) {
             // One that has gone meanwhile ends the channel, and with it the counting.
             let Some(queue) = declarer.look(queue).await? else { break };
             info.ready += u64::from(queue.message_count());
@@ -200,6 +207,7 @@ impl Transport for Broker {
         capabilities.durable = true;
         capabilities.multi_process = true;
         capabilities.ordered = Ordered::Single;
+        capabilities.partitioned = true;
         capabilities.fenced_settle = true;
         capabilities.fenced_publish = true;
         capabilities.prefix_publish = true;

@@ -23,6 +23,9 @@ const DELIVERY_LIMIT: i64 = 1_000_000;
 /// Argument of queues that one consumer at a time gets events from.
 pub(super) const SINGLE_ACTIVE: &str = "x-single-active-consumer";
 
+/// Argument of exchanges: where what they cannot route goes.
+pub(super) const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
+
 /// Exchange that brings events to one subscription, or to an exchange when their delay is over.
 pub(super) const DELIVER: &str = "tidings-deliver";
 /// What [`DELIVER`] could not route: kept, so that nothing holds up the lattice.
@@ -156,6 +159,11 @@ impl Declarer {
         self.durable_queue(name, arguments).await.map(|_| ())
     }
 
+    /// Several of them, asked for at once.
+    pub(super) async fn all_single_active(&self, names: &[String], queue_type: QueueType) -> Result<()> {
+        try_join_all(names.iter().map(|name| self.single_active(name, queue_type))).await.map(|_| ())
+    }
+
     /// The queue as it is; `None` if there is none, after which this channel is closed.
     pub(super) async fn look(&self, queue: &str) -> Result<Option<Queue>> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -186,7 +194,7 @@ impl Declarer {
         self.exchange(ORPHANS, ExchangeKind::Fanout, true, FieldTable::default()).await?;
         self.durable_queue(ORPHANS, safe_arguments(queue_type)).await?;
         self.bind(ORPHANS, ORPHANS, "", FieldTable::default()).await?;
-        self.exchange(DELIVER, ExchangeKind::Headers, true, arguments([("alternate-exchange", text(ORPHANS))])).await
+        self.exchange(DELIVER, ExchangeKind::Headers, true, arguments([(ALTERNATE_EXCHANGE, text(ORPHANS))])).await
     }
 
     /// Lets events whose `tidings-to` names the subscription into its queue.

@@ -224,6 +224,9 @@ pub struct Subscribe {
     /// Longest run of a handler.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+    /// Ordered: queues that the keys are divided into.
+    #[serde(default)]
+    pub partitions: Option<u16>,
     /// What the handler does.
     #[serde(default)]
     pub handler: HandlerKind,
@@ -251,6 +254,7 @@ impl Subscribe {
             lease_ms: None,
             hold_max_ms: None,
             timeout_ms: None,
+            partitions: None,
             handler: HandlerKind::default(),
             report: Report::default(),
             inbox: false,

@@ -146,6 +146,9 @@ impl Session {
         if let Some(ms) = what.hold_max_ms {
             building = building.hold_max(Duration::from_millis(ms));
         }
+        if let Some(partitions) = what.partitions {
+            building = building.partitions(partitions);
+        }
         if what.classic {
             building = building.queue_type(QueueType::Classic);
         }

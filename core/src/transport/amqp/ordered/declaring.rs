@@ -1,7 +1,8 @@
 //! What an ordered subscription has on the broker.
 
 use super::super::connection::{Connector, Live};
-use super::super::topology::{Declarer, SINGLE_ACTIVE};
+use super::super::topology::{Declarer, SINGLE_ACTIVE, safe_arguments};
+use super::layout;
 use super::names;
 use super::shared::Shared;
 use crate::transport::{QueueType, SubscriptionSpec};
@@ -25,14 +26,36 @@ impl On<'_> {
 
 /// Declares the queue of a member and its journal. Whether one consumer at a time is what the queue itself ensures.
 pub(super) async fn declare(on: On<'_>, shared: &Shared) -> Result<bool> {
-    let single_active = if shared.queue == shared.name {
-        subscription(on, &shared.spec, shared.queue_type, shared.infrastructure).await?
-    } else {
-        single(on, &shared.queue, shared.queue_type).await?;
-        true
-    };
-    single(on, &names::journal(&shared.queue), shared.queue_type).await?;
+    let whole = shared.queue == shared.name;
+    let single_active =
+        if whole { subscription(on, &shared.spec, shared.queue_type, shared.infrastructure).await? } else { true };
+    if !shared.spec.compat {
+        layout::assert(on, &shared.spec).await?;
+    }
+    owned(on, shared).await?;
     Ok(single_active)
+}
+
+/// Declares the queues of keys that a member has, each with its journal: those of the partitions for the one that splits.
+pub(super) async fn owned(on: On<'_>, shared: &Shared) -> Result<()> {
+    let queues = if shared.splits() {
+        layout::queues(&shared.name, shared.spec.partitions)
+    } else {
+        vec![shared.queue.to_string()]
+    };
+    let journals = queues.iter().map(|queue| names::journal(queue)).collect::<Vec<_>>();
+    let all: Vec<_> = queues.into_iter().filter(|queue| **queue != *shared.name).chain(journals).collect();
+    let declarer = on.declarer().await?;
+    let mut made = declarer.all_single_active(&all, shared.queue_type).await;
+    if made.is_ok() && shared.splits() {
+        made = processes(&declarer, &shared.name, shared.queue_type).await;
+    }
+    declarer.close_after(made).await
+}
+
+/// Declares the queue whose consumers are the processes that take part.
+pub(super) async fn processes(declarer: &Declarer, name: &str, queue_type: QueueType) -> Result<()> {
+    declarer.durable_queue(&names::processes(name), safe_arguments(queue_type)).await.map(|_| ())
 }
 
 /// Declares the subscription's queue with all that belongs to it. `false`: it is a classic queue that somebody else has
@@ -50,6 +73,9 @@ pub(super) async fn subscription(
     };
     if spec.compat {
         return declare(false).await.map(|()| false);
+    }
+    if spec.partitions > 1 {
+        return declare(true).await.map(|()| true);
     }
     match declare(true).await {
         Err(error) if queue_type == QueueType::Classic && error.field_value() == Some(SINGLE_ACTIVE) => {
@@ -74,11 +100,4 @@ async fn nobody_else(on: On<'_>, queue: &str) -> Result<()> {
     Err(Error::new(ErrorKind::SubscriptionConflict, format!("queue {queue} is consumed without order"))
         .field("argument", SINGLE_ACTIVE)
         .remedy("stop its other consumers, or choose another name"))
-}
-
-/// Declares a queue that one consumer at a time has.
-pub(super) async fn single(on: On<'_>, queue: &str, queue_type: QueueType) -> Result<()> {
-    let declarer = on.declarer().await?;
-    let made = declarer.single_active(queue, queue_type).await;
-    declarer.close_after(made).await
 }

@@ -20,9 +20,9 @@ use super::super::source::close_channel;
 use super::consumer::{Deliveries, Kept};
 use super::declaring::{On, declare};
 use super::journal::{Action, Entry, Journal, Record};
-use super::names;
 use super::owner::{Ended, Owner, gone, lost, read};
 use super::shared::{Shared, Wish};
+use super::{layout, names, splitter};
 use crate::event::{Headers, Timestamp};
 use crate::{Error, ErrorKind, Result};
 
@@ -109,7 +109,11 @@ async fn tenure(shared: &Arc<Shared>, known: &mut Option<bool>, wish: &mut watch
     let result = match declared {
         Ok(single_active) => {
             *known = Some(single_active);
-            stand_by(shared, &kept, single_active, wish).await
+            if shared.splits() {
+                splitter::stand_by(shared, &kept, wish).await
+            } else {
+                stand_by(shared, &kept, single_active, wish).await
+            }
         }
         Err(error) => Err(error),
     };
@@ -171,6 +175,10 @@ async fn stand_by(
         owner.inherit(&key, record, tag);
     }
     take_token(&mut owner, &mut journal, entries.tokens).await?;
+    if !shared.spec.compat {
+        // Whoever has changed the number of partitions meanwhile had the journal.
+        layout::assert(On::Live(live), &shared.spec).await?;
+    }
     shared.keys.lock().deliver_from(channel.clone());
     let prefetch = shared.spec.prefetch;
     let mut events = Deliveries::open(&channel, kept, &shared.queue, EVENTS, prefetch, !single_active).await?;

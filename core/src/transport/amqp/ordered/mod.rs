@@ -8,14 +8,19 @@
 //!                              └── <name>-key-… ◄┘ parked
 //! ```
 //!
+//! With partitions a `splitter` consumes `<name>` and passes each event on to `<name>-p<i>`, by its key. Each of those has a
+//! journal and an owner of its own; `balance` spreads them over the processes, `layout` knows how many there are.
+//!
 //! `member` joins, stands by, loads the journal and hands over; `owner` is the loop of the one that owns; `keys` says
 //! whose turn it is; `journal` keeps the records; `settling` and `parking` write down what becomes of a head.
 
+mod balance;
 mod consumer;
 mod declaring;
 mod event;
 mod journal;
 mod keys;
+mod layout;
 mod member;
 mod names;
 mod owner;
@@ -23,10 +28,11 @@ mod parking;
 mod settling;
 mod shared;
 mod source;
+mod splitter;
 mod survey;
 
 pub(super) use event::identify;
 pub(super) use journal::Action;
-pub(super) use names::journal;
+pub(super) use names::{journal, processes};
 pub(super) use source::OrderedSource;
-pub(super) use survey::{Survey, command, survey};
+pub(super) use survey::{command, queues, survey};

@@ -96,6 +96,11 @@ impl Shared {
         })
     }
 
+    /// Whether it passes events on to the partitions, instead of owning keys.
+    pub(super) fn splits(&self) -> bool {
+        self.spec.partitions > 1 && self.queue == self.name
+    }
+
     /// Time without an answer after which the broker may have given the subscription to somebody else.
     pub(super) fn patience(&self) -> Duration {
         match self.config.heartbeat {
@@ -229,7 +234,7 @@ impl Shared {
             consuming: standing.joined,
             recoveries: standing.recoveries,
             last_error: standing.last_error.clone(),
-            order: Some(order),
+            order: (!self.splits()).then_some(order),
             held: unacked.saturating_sub(in_hand),
             limited_by,
         }

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use super::super::connection::Connector;
 use super::super::source::stale;
 use super::super::url::Config;
-use super::declaring::{On, declare};
-use super::member;
+use super::declaring::{On, owned, subscription};
 use super::shared::{Parts, Shared};
+use super::{balance, layout, member};
 use crate::host::Process;
 use crate::transport::{Incoming, QueueType, Settlement, Source, SourceHealth, SubscriptionSpec, Token};
 use crate::{Error, Result};
@@ -25,7 +25,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(15);
 
 /// A source of an ordered subscription's events.
 pub(in super::super) struct OrderedSource {
+    /// Those that may own keys: one for each partition.
     members: Vec<Arc<Shared>>,
+    /// The one that may divide the subscription, if that has partitions.
+    splitter: Option<Arc<Shared>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     ready: Arc<Notify>,
     /// The member that is asked first next time.
@@ -43,19 +46,33 @@ impl OrderedSource {
         connector: &Arc<Connector>,
     ) -> Result<Arc<Self>> {
         let ready = Arc::new(Notify::new());
-        let parts = Parts {
-            queue: spec.name.clone(),
-            spec: spec.clone(),
-            queue_type,
-            infrastructure,
-            config: config.clone(),
-            ready: ready.clone(),
+        let member = |queue: String, index, of| {
+            let (spec, config, ready) = (spec.clone(), config.clone(), ready.clone());
+            Shared::new(Parts { queue, spec, queue_type, infrastructure, config, ready }, index, of)
         };
-        let shared = Shared::new(parts, 0, 1);
-        let single_active = declare(On::Connector(connector), &shared).await?;
-        let tasks = Mutex::new(vec![tokio::spawn(member::run(shared.clone(), Some(single_active)))]);
-        let turn = AtomicUsize::new(0);
-        Ok(Arc::new(Self { members: vec![shared], tasks, ready, turn, home: Process::here() }))
+        let first = member(spec.name.clone(), 0, 1);
+        let single_active = declare_first(connector, &first).await?;
+        let (members, splitter) = if first.splits() {
+            let queues = layout::queues(&spec.name, spec.partitions);
+            let of = queues.len() as u64;
+            ((0..).zip(queues).map(|(index, queue)| member(queue, index, of)).collect(), Some(first))
+        } else {
+            (vec![first], None)
+        };
+        let mut tasks: Vec<_> = members
+            .iter()
+            .chain(&splitter)
+            .map(|shared| tokio::spawn(member::run(shared.clone(), Some(single_active))))
+            .collect();
+        if let Some(splitter) = &splitter {
+            tasks.push(tokio::spawn(balance::run(splitter.clone(), members.clone(), connector.clone())));
+        }
+        let (tasks, turn) = (Mutex::new(tasks), AtomicUsize::new(0));
+        Ok(Arc::new(Self { members, splitter, tasks, ready, turn, home: Process::here() }))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Shared>> {
+        self.members.iter().chain(&self.splitter)
     }
 
     fn take(&self, max: usize) -> Vec<Incoming> {
@@ -76,11 +93,11 @@ impl OrderedSource {
 
     /// Why nothing will come any more, if so.
     fn failure(&self) -> Option<Error> {
-        self.members.iter().find_map(|member| member.standing.lock().failure.as_ref().map(Error::duplicate))
+        self.all().find_map(|member| member.standing.lock().failure.as_ref().map(Error::duplicate))
     }
 
     fn stopped(&self) -> bool {
-        self.members.iter().all(|member| member.wish.borrow().stopped)
+        self.all().all(|member| member.wish.borrow().stopped)
     }
 }
 
@@ -95,7 +112,7 @@ impl Source for OrderedSource {
             if self.stopped() {
                 return Ok(Vec::new());
             }
-            for member in &self.members {
+            for member in self.all() {
                 *member.asked.lock() = Instant::now();
                 member.wake_unless_joined();
             }
@@ -144,7 +161,7 @@ impl Source for OrderedSource {
 
     async fn set_flow(&self, open: bool) -> Result<()> {
         self.home.check()?;
-        for member in &self.members {
+        for member in self.all() {
             *member.asked.lock() = Instant::now();
             member.wish.send_modify(|wish| wish.flows = open);
         }
@@ -156,7 +173,7 @@ impl Source for OrderedSource {
         if let Err(error) = self.home.check() {
             return SourceHealth { last_error: Some(error.to_string()), ..SourceHealth::default() };
         }
-        let mut all = self.members.iter().map(|member| member.health());
+        let mut all = self.all().map(|member| member.health());
         let first = all.next().unwrap_or_default();
         all.fold(first, |sum, one| SourceHealth {
             connected: sum.connected && one.connected,
@@ -173,7 +190,7 @@ impl Source for OrderedSource {
         if self.home.check().is_err() {
             return;
         }
-        for member in &self.members {
+        for member in self.all() {
             member.wish.send_modify(|wish| wish.stopped = true);
         }
         self.ready.notify_one();
@@ -185,18 +202,30 @@ impl Source for OrderedSource {
         }
         self.let_go();
         let tasks = std::mem::take(&mut *self.tasks.lock());
-        for mut task in tasks {
+        let ending = tasks.into_iter().map(async |mut task| {
             if tokio::time::timeout(CLOSE_WITHIN, &mut task).await.is_err() {
                 tracing::warn!("an ordered subscription was not handed over in time; its connection is dropped");
                 task.abort();
             }
-        }
+        });
+        futures_util::future::join_all(ending).await;
     }
+}
+
+/// Declares what the subscription has on the broker. Whether one consumer at a time is what its queue itself ensures.
+async fn declare_first(connector: &Arc<Connector>, shared: &Arc<Shared>) -> Result<bool> {
+    let (spec, on) = (&shared.spec, On::Connector(connector));
+    let single_active = subscription(on, spec, shared.queue_type, shared.infrastructure).await?;
+    if !spec.compat {
+        layout::settle(connector, &shared.config, spec, shared.queue_type).await?;
+    }
+    owned(on, shared).await?;
+    Ok(single_active)
 }
 
 impl OrderedSource {
     fn let_go(&self) {
-        for member in &self.members {
+        for member in self.all() {
             member.wish.send_modify(|wish| (wish.stopped, wish.closed) = (true, true));
         }
         self.ready.notify_one();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::super::connection::{Connector, answer_in_time};
 use super::super::headers::{name_of, properties};
 use super::super::source::close_channel;
+use super::super::topology::Declarer;
 use super::consumer::{Deliveries, Kept};
 use super::journal::{Action, Entry, Record, Waits};
 use super::keys::KeyId;
@@ -85,8 +87,34 @@ impl Owner {
     }
 }
 
+/// The queues that owners consume from, if the subscription is an ordered one: its own, or those of its partitions.
+pub(in super::super) async fn queues(connector: &Connector, name: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut declarer = Declarer::open(connector).await?;
+    if declarer.look(&names::journal(name)).await?.is_some() {
+        found.push(name.to_owned());
+    } else {
+        declarer = Declarer::open(connector).await?;
+    }
+    for index in 0.. {
+        let queue = names::partition(name, index);
+        if declarer.look(&queue).await?.is_none() {
+            break;
+        }
+        found.push(queue);
+    }
+    Ok(found)
+}
+
+/// Asks how an ordered subscription with these queues is. Those of which nobody answers in time are left out; `None` if that is
+/// all of them.
+pub(in super::super) async fn survey(connector: &Connector, queues: &[String]) -> Result<Option<Survey>> {
+    let found = try_join_all(queues.iter().map(|queue| survey_queue(connector, queue))).await?;
+    Ok(found.into_iter().flatten().reduce(Survey::and))
+}
+
 /// Asks how the ordered queue `queue` is. `None` if nobody answers in time.
-pub(in super::super) async fn survey(connector: &Connector, queue: &str) -> Result<Option<Survey>> {
+pub(super) async fn survey_queue(connector: &Connector, queue: &str) -> Result<Option<Survey>> {
     let (channel, live) = connector.channel().await?;
     answer_in_time(channel.confirm_select(ConfirmSelectOptions::default()), "confirm mode").await?;
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
@@ -139,6 +167,13 @@ pub(in super::super) async fn survey(connector: &Connector, queue: &str) -> Resu
 }
 
 impl Survey {
+    fn and(mut self, other: Self) -> Self {
+        self.order = self.order.and(other.order);
+        self.key_queues.extend(other.key_queues);
+        self.held += other.held;
+        self
+    }
+
     /// What records say while nobody owns the subscription.
     fn of(queue: &str, records: &HashMap<Arc<str>, ((u64, u64), Record)>) -> Self {
         let mut found = Self::default();
