@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::options::Options;
+use crate::ordered;
 use crate::outbox::Plan;
 use crate::servers::Server;
 
@@ -49,7 +50,7 @@ pub(crate) enum Kind {
     /// The same; handlers are slow, hang, and end their process.
     Troubled,
     /// An ordered subscription, which is disturbed in its own way.
-    Ordered,
+    Ordered(ordered::Plan),
     /// Writers, relays and handlers with an inbox, which are disturbed in their own way.
     Outbox(Plan),
 }
@@ -80,6 +81,10 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
             of_rabbitmq(&server, options.long, &mut all);
         } else {
             of_sqlite(&server, options.long, &mut all);
+        }
+        for (name, plan) in ordered::Plan::all(&server, options.long, options.events) {
+            let ground = if plan.private { Ground::Private } else { Ground::Shared };
+            all.push(Case::new(&server, name, ground, Vec::new()).of(Kind::Ordered(plan)));
         }
         if options.long || server.name != "rabbitmq4" {
             all.push(Case::new(&server, "handlers", Ground::Shared, Vec::new()).of(Kind::Troubled));
@@ -140,9 +145,6 @@ fn of_rabbitmq(server: &Server, long: bool, all: &mut Vec<Case>) {
             all.push(Case::new(server, MemoryAlarm.name(), Ground::Private, vec![MemoryAlarm]));
         }
         all.push(Case::new(server, DeleteQueue.name(), Ground::Shared, vec![DeleteQueue]));
-    }
-    for (name, classic) in [("ordered", false), ("ordered-classic", true)] {
-        all.push(Case { classic, ..Case::new(server, name, Ground::Shared, Vec::new()).of(Kind::Ordered) });
     }
 }
 

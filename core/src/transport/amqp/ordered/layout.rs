@@ -46,10 +46,10 @@ fn mark(name: &str, partitions: u16) -> String {
 /// Says that the subscription has this many partitions. Another number is `SUBSCRIPTION_CONFLICT`.
 pub(super) async fn assert(on: On<'_>, spec: &SubscriptionSpec) -> Result<()> {
     let declarer = on.declarer().await?;
-    let declared = declare(&declarer, spec).await.map_err(|error| {
+    let made = declare(&declarer, spec).await.map_err(|error| {
         if is_another(&error) { conflict(spec, None, "other processes have changed it") } else { error }
     });
-    declarer.close_after(declared).await
+    declarer.close_after(made).await
 }
 
 async fn declare(declarer: &Declarer, spec: &SubscriptionSpec) -> Result<()> {
@@ -92,7 +92,7 @@ pub(super) async fn settle(
             live.close().await;
             changed
         }
-        declared => declarer.close_after(declared).await,
+        made => declarer.close_after(made).await,
     }
 }
 
