@@ -1,12 +1,15 @@
 //! Ordered subscriptions as an owner finds them.
 
+use std::time::Duration;
+
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use tidings::KeyOrder;
-use tidings::transport::Settlement;
+use tidings::event::name;
+use tidings::transport::{Incoming, Settlement};
 
-use crate::support::{Bench, bare, next_one, settle, until};
+use crate::support::{Bench, bare, next, next_one, settle, until};
 
 /// Key, and the name that its queue has after the subscription's.
 const KEY: (&str, &str) = ("abc", "-key-ba7816bf8f01cfea414140de5dae2223");
@@ -62,6 +65,120 @@ async fn a_key_that_was_leaving_its_queue_is_handled_where_it_was() {
         survey.order.is_some_and(|order| order.parked_keys + order.waiting_keys == 0)
     })
     .await;
+    source.close().await;
+    bench.done().await;
+}
+
+async fn bench(prefix: &str) -> Option<Bench> {
+    let mut bench = Bench::new(prefix).await?;
+    bench.spec.ordered = Some(KeyOrder::default());
+    Some(bench)
+}
+
+fn dead(event: &Incoming) -> Settlement {
+    let mut headers = event.message.headers.clone();
+    headers.set(name::DEAD_REASON, "failed");
+    Settlement::DeadLetter { headers }
+}
+
+/// An hour is a few seconds here: the key is parked, since its head waits for longer than keys are held.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_parked_for_long_delays_only_itself() {
+    const OTHERS: usize = 60;
+    let Some(mut bench) = bench("hour").await else { return };
+    bench.spec.hold_max = Duration::from_millis(50);
+    let source = bench.subscribe().await;
+    let mut hot = Vec::new();
+    let mut publish_hot = async || {
+        let message = bench.keyed("hot");
+        hot.push(message.id.clone());
+        bench.publish(message).await.unwrap();
+    };
+    publish_hot().await;
+    let head = next_one(&source).await;
+    let headers = head.message.headers.clone();
+    settle(&source, &head, Settlement::Retry { delay: Duration::from_secs(4), headers }).await;
+    let parked = async || bench.transport.subscription(&bench.name).await.unwrap().unwrap().order.unwrap();
+    for n in 0..OTHERS {
+        publish_hot().await;
+        bench.publish(bench.keyed(&format!("k{}", n % 7))).await.unwrap();
+    }
+    let mut handled = 0;
+    while handled < OTHERS {
+        for event in next(&source, 100).await {
+            assert_ne!(event.message.key.as_deref(), Some("hot"), "its head is not due after {handled} others");
+            settle(&source, &event, Settlement::Ack).await;
+            handled += 1;
+        }
+    }
+    let seen = parked().await;
+    assert_eq!((seen.parked_keys, seen.dead_keys, seen.owners.len()), (1, 0, 1));
+    assert!(seen.oldest_waiting.is_some_and(|age| age < Duration::from_secs(60)), "{seen:?}");
+    for id in hot {
+        let event = next_one(&source).await;
+        assert_eq!(event.message.id, id);
+        settle(&source, &event, Settlement::Ack).await;
+    }
+    until("it is parked no longer", || async { parked().await.parked_keys == 0 }).await;
+    source.close().await;
+    bench.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_which_limit_holds_it_back() {
+    let Some(mut bench) = bench("limits").await else { return };
+    (bench.spec.max_parked, bench.spec.prefetch) = (2, 6);
+    let source = bench.subscribe().await;
+    for key in ["a", "b", "c"] {
+        bench.publish(bench.keyed(key)).await.unwrap();
+    }
+    let mut heads = Vec::new();
+    while heads.len() < 3 {
+        heads.extend(next(&source, 3).await);
+    }
+    assert_eq!(source.health().limited_by, None);
+    for head in &heads[..2] {
+        settle(&source, head, dead(head)).await;
+    }
+    assert_eq!(source.health().limited_by, Some("max_parked"));
+    let refused = source.settle(vec![(heads[2].token, dead(&heads[2]))]).await.remove(0).unwrap_err();
+    assert_eq!((refused.code(), refused.field_name()), ("REJECTED", Some("max_parked")));
+    assert_eq!(source.health().order.unwrap().dead_keys, 2, "two are parked, and the third is still in hand");
+
+    let mut letters = bench.transport.dead_letters(&bench.name).await.unwrap();
+    let found = letters.next(1).await.unwrap();
+    letters.discard(vec![found[0].token]).await.remove(0).unwrap();
+    letters.close().await.unwrap();
+    until("there is room for another key", || async { source.health().limited_by.is_none() }).await;
+    settle(&source, &heads[2], dead(&heads[2])).await;
+
+    // Those that are parked are not fetched any more; six others are.
+    for n in 0..10 {
+        bench.publish(bench.keyed(&format!("k{n}"))).await.unwrap();
+    }
+    let mut fetched = Vec::new();
+    while fetched.len() < 6 {
+        fetched.extend(next(&source, 10).await);
+    }
+    assert_eq!((fetched.len(), source.health().limited_by), (6, Some("max_parked")));
+    let mut letters = bench.transport.dead_letters(&bench.name).await.unwrap();
+    let tokens = letters.next(9).await.unwrap().into_iter().map(|letter| letter.token).collect();
+    for result in letters.discard(tokens).await {
+        result.unwrap();
+    }
+    letters.close().await.unwrap();
+    until("only the prefetch is left", || async { source.health().limited_by == Some("prefetch") }).await;
+    for event in &fetched {
+        settle(&source, event, Settlement::Ack).await;
+    }
+    let mut rest = 0;
+    while rest < 4 {
+        for event in next(&source, 10).await {
+            settle(&source, &event, Settlement::Ack).await;
+            rest += 1;
+        }
+    }
+    assert_eq!(source.health().limited_by, None);
     source.close().await;
     bench.done().await;
 }

@@ -120,3 +120,33 @@ async fn looking_at_dead_letters_changes_nothing() {
         assert_eq!(open.next(9).await.map(|_| ()).unwrap_err().code(), "SUBSCRIPTION_NOT_FOUND");
     }
 }
+
+/// A key whose head waits for an hour: nothing else does, and its own events come behind it, in order.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_waits_for_an_hour_delays_only_itself() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let transport = MemoryTransport::new();
+    let source = transport.subscribe(&spec("s", "#", ordered(OnRetry::Wait, OnDead::Park))).await.unwrap();
+    fill(&transport, Some("hot"), &["h0"]).await;
+    let head = now(&source, 1).await;
+    settle(&source, &head[0], retry(HOUR)).await.unwrap();
+    for minute in 0..59 {
+        let (hot, other) = (format!("h{}", minute + 1), minute.to_string());
+        fill(&transport, Some("hot"), &[&hot]).await;
+        fill(&transport, Some(&format!("k{}", minute % 7)), &[&other]).await;
+        let batch = now(&source, 99).await;
+        assert_eq!(ids(&batch), [other], "minute {minute}");
+        ack_all(&source, &batch).await;
+        tokio::time::advance(60 * SECOND).await;
+    }
+    assert!(now(&source, 99).await.is_empty());
+    tokio::time::advance(61 * SECOND).await;
+    let mut come = Vec::new();
+    while let batch = now(&source, 99).await
+        && !batch.is_empty()
+    {
+        come.extend(ids(&batch).into_iter().map(str::to_owned));
+        ack_all(&source, &batch).await;
+    }
+    assert_eq!(come, (0..60).map(|n| format!("h{n}")).collect::<Vec<_>>());
+}

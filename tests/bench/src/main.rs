@@ -13,6 +13,7 @@ mod latency;
 mod measure;
 mod node;
 mod options;
+mod ordered;
 mod outbox;
 mod outbox_cost;
 mod outbox_peers;
@@ -30,6 +31,7 @@ use measure::BoxError;
 use node::Node;
 use options::Options;
 use results::Results;
+use tidings::transport::QueueType;
 
 fn main() -> ExitCode {
     let options = match Options::read(std::env::args().skip(1)) {
@@ -67,6 +69,9 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
         if options.wants("sqlite consume") {
             sqlite_consume::run(options, results).await?;
         }
+        if options.wants("sqlite ordered") {
+            ordered::sqlite(options, results).await?;
+        }
         if options.wants("sqlite latency") {
             let folder = tempfile::tempdir()?;
             let url = format!("sqlite:{}", folder.path().join("latency.db").display());
@@ -82,6 +87,12 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
                 }
                 if options.wants(&format!("{} consume {kind}", server.name)) {
                     amqp_consume::run(options, results, &server, classic).await?;
+                }
+            }
+            for kind in [QueueType::Quorum, QueueType::Classic] {
+                let name = if kind == QueueType::Classic { "classic" } else { "quorum" };
+                if options.wants(&format!("{} ordered {name}", server.name)) {
+                    ordered::amqp(options, results, &server, kind).await?;
                 }
             }
             if options.wants(&format!("{} outbox", server.name)) {

@@ -299,6 +299,15 @@ impl<'a> OrderedRun<'a> {
     fn report(mut self) -> Report {
         let missing = self.ledger.missing;
         let stuck = if missing > 0 { self.crew.stored(&self.what.name).min(missing) } else { 0 };
+        if missing > 0 {
+            // What they say of themselves goes into the story.
+            for member in &mut self.crew.subscribers {
+                let said = member.client.ask(Command::Health, ANSWER).map(|line| format!("{:?}", line.rest));
+                let number = member.client.number;
+                self.diary.note(format!("{number} says {}", said.unwrap_or_else(|error| error)));
+            }
+            self.diary.note(format!("missing: {}", self.ledger.examples_of_missing().join(" ")));
+        }
         let found = self.diary.judge(MAX_RETRIES);
         self.takeovers.sort_unstable();
         let middle = self.takeovers.get(self.takeovers.len() / 2).map_or(0, Duration::as_millis);

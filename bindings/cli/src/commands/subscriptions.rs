@@ -65,6 +65,11 @@ fn print(context: &Context, infos: &[SubscriptionInfo]) -> Result<(), Failure> {
             out.value(&json!({
                 "name": info.name, "ready": info.ready, "in_flight": info.in_flight, "dead": info.dead,
                 "consumers": info.consumers, "parked": info.parked,
+                "order": info.order.as_ref().map(|order| json!({
+                    "owners": order.owners, "waiting_keys": order.waiting_keys, "parked_keys": order.parked_keys,
+                    "dead_keys": order.dead_keys,
+                    "oldest_waiting_seconds": order.oldest_waiting.map(|age| age.as_secs_f64()),
+                })),
                 "oldest": info.oldest.map(Timestamp::as_secs_f64), "lag_seconds": age(info).map(|age| age.as_secs_f64()),
             }))
         });
@@ -88,5 +93,19 @@ fn print(context: &Context, infos: &[SubscriptionInfo]) -> Result<(), Failure> {
             info.oldest.map_or_else(|| "-".to_owned(), show),
         ]);
     }
-    out.text(&table.render())
+    out.text(&table.render())?;
+    let mut ordered = Table::new(&["ORDERED", ">WAITING KEYS", ">PARKED KEYS", ">OLDEST HEAD", "OWNERS"]);
+    let mut any = false;
+    for (info, order) in infos.iter().filter_map(|info| Some((info, info.order.as_ref()?))) {
+        any = true;
+        let owners = if order.owners.is_empty() { "nobody".to_owned() } else { order.owners.join(", ") };
+        ordered.row([
+            info.name.clone(),
+            count(order.waiting_keys),
+            count(order.parked_keys),
+            order.oldest_waiting.map_or_else(|| "-".to_owned(), span),
+            owners,
+        ]);
+    }
+    if any { out.text(&ordered.render()) } else { Ok(()) }
 }
