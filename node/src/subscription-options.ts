@@ -18,14 +18,14 @@ export interface OrderedOptions {
    */
   holdMax?: Delay | undefined;
   /**
-   * RabbitMQ: most keys that are parked at a time (default 1000). Further ones are held, until the prefetch is used up and
-   * fetching stops; `health()` says so.
+   * RabbitMQ: most keys that are parked at a time (default 1000). Further ones are held, until the prefetch is used
+   * up and fetching stops; `health()` says so.
    */
   maxParked?: number | undefined;
   /**
-   * Divides the keys into this many partitions, so that up to as many processes work at a time (default 1, at most 64).
-   * Only RabbitMQ needs it, and changes the number only while nothing is left in the partitions and no other process uses
-   * them; else starting fails with `SUBSCRIPTION_CONFLICT`.
+   * Divides the keys into this many partitions, so that up to as many processes work at a time (default 1, at most
+   * 64). Only RabbitMQ needs it, and changes the number only while nothing is left in the partitions and no other
+   * process uses them; else starting fails with `SUBSCRIPTION_CONFLICT`.
    */
   partitions?: number | undefined;
 }

@@ -45,3 +45,12 @@ test("holdMax is at most what RabbitMQ allows", () => {
   assert.throws(() => handle({ seconds: 301 }), { code: "INVALID_OPTION", field: "hold_max" });
   assert.throws(() => handle(60), TypeError);
 });
+
+test("partitions and maxParked are checked before anything is declared", () => {
+  const subscriber = new Subscriber("memory:", { logger: false });
+  const handle = (ordered) => subscriber.handle("a", { name: "s", ordered }, () => {});
+  assert.throws(() => handle({ partitions: 0 }), { code: "INVALID_OPTION", field: "partitions" });
+  assert.throws(() => handle({ partitions: 65 }), { code: "INVALID_OPTION", field: "partitions" });
+  assert.throws(() => handle({ maxParked: 0 }), { code: "INVALID_OPTION", field: "maxParked" });
+  handle({ partitions: 8, maxParked: 10 });
+});

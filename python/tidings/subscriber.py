@@ -127,11 +127,11 @@ class Subscriptions:
             on_dead: What they do when one became a dead letter: "park" (wait until it is replayed) or "skip".
             hold_max: RabbitMQ, ordered: a key whose head is to be retried within this many seconds is held in memory,
                 with a later retry it is parked in a queue of its own (default 60, at most 300).
-            max_parked: RabbitMQ, ordered: most keys that are parked at a time (default 1000). Further ones are held, until
-                the prefetch is used up and fetching stops; `health()` says so.
-            partitions: Ordered: divides the keys into this many partitions, so that up to as many processes work at a time
-                (default 1, at most 64). Only RabbitMQ needs it, and changes the number only while nothing is left in the
-                partitions and no other process uses them; else starting is a SubscriptionConflictError.
+            max_parked: RabbitMQ, ordered: most keys that are parked at a time (default 1000). Further ones are held,
+                until the prefetch is used up and fetching stops; `health()` says so.
+            partitions: Ordered: divides the keys into this many partitions, so that up to as many processes work at a
+                time (default 1, at most 64). Only RabbitMQ needs it, and changes the number only while nothing is left
+                in the partitions and no other process uses them; else starting is a SubscriptionConflictError.
             timeout: Seconds after which a run is a failure of type Timeout. A thread is not interrupted.
             model: A pydantic model, dataclass, TypedDict or callable that `event.data` is made with; data that do not
                 fit are dead-lettered with reason "invalid-data".

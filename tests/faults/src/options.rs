@@ -10,7 +10,7 @@ const USAGE: &str =
   --minutes N   cases and seeds at random until the time is over (20,000 events each, or --events)
   --keys FILE   ordering keys of the events, one a line: those of a real year from tests/faults/year (Rust's client)
   --seed N      makes the same choices again (printed at the start)
-  --only TEXT   only cases whose name contains TEXT; may be given several times
+  --only TEXT   only cases whose name contains TEXT, or is it if TEXT ends with a dot; may be given several times
   --client P    a client of another language (tests/clients/PROTOCOL.md)
   --services P  what controls the servers (tests/services)
   --list        names the cases
@@ -81,7 +81,9 @@ impl Options {
 
     /// Whether a case of this name is to be run.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str()))
+        let wanted =
+            |text: &String| text.strip_suffix('.').map_or_else(|| name.contains(text.as_str()), |whole| name == whole);
+        self.only.is_empty() || self.only.iter().any(wanted)
     }
 }
 
