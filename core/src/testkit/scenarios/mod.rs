@@ -70,6 +70,7 @@ scenarios! {
     "ordered: a key waits for its retry" [Ordered, Delay] => order::wait;
     "ordered: a key passes its retry" [Ordered, Delay] => order::pass;
     "ordered: one event of a key at a time" [Ordered] => order::one_at_a_time;
+    "ordered: partitions" [Ordered] => order::partitions;
     "ordered: release keeps the place" [Ordered] => order::release;
     "ordered: pause and resume" [Ordered] => order::pause;
     "ordered: order after a crash" [Ordered, Crash] => order::crash;

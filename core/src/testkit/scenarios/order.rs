@@ -69,6 +69,15 @@ struct Ledger {
 
 /// Many consumers, each with several handlers: never two events of a key at a time, and each key in order.
 pub(super) async fn one_at_a_time(w: Arc<World>) -> Done {
+    in_order(w, 1).await
+}
+
+/// The same where the keys are divided, or where that changes nothing.
+pub(super) async fn partitions(w: Arc<World>) -> Done {
+    in_order(w, 3).await
+}
+
+async fn in_order(w: Arc<World>, partitions: u16) -> Done {
     const KEYS: u64 = 7;
     const EVENTS: u64 = 140;
     let name = w.name("o");
@@ -93,7 +102,8 @@ pub(super) async fn one_at_a_time(w: Arc<World>) -> Done {
                 if n % 5 == 0 { Err::<(), BoxError>(Discard.into()) } else { Ok(()) }
             }
         };
-        w.subscribe(&subscriber, &name, "a").ordered().concurrency(4).lease(Duration::from_secs(10)).handle(handler)?;
+        let building = w.subscribe(&subscriber, &name, "a").ordered().partitions(partitions);
+        building.concurrency(4).lease(Duration::from_secs(10)).handle(handler)?;
         all.push(subscriber.start().await?);
     }
     for n in 0..EVENTS {

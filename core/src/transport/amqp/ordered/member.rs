@@ -52,7 +52,15 @@ pub(super) async fn run(shared: Arc<Shared>, mut known: Option<bool>) {
                 attempt = 0;
                 if ended == Ended::LetGo && wish.borrow().elsewhere {
                     shared.wish.send_modify(|wish| wish.elsewhere = false);
-                    tokio::time::sleep(AFTER_HAND_OVER).await;
+                    {
+                        // It stands aside on purpose: nothing is wrong with it.
+                        let mut standing = shared.standing.lock();
+                        (standing.connected, standing.joined) = (true, true);
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(AFTER_HAND_OVER) => {}
+                        _ = wish.wait_for(|wish| wish.closed || wish.stopped) => {}
+                    }
                 }
             }
             Err(error) => {
