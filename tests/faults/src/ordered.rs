@@ -70,8 +70,12 @@ impl<'a> OrderedRun<'a> {
             max_retries: MAX_RETRIES,
             classic: plan.classic,
             lease_ms: Some(1500),
-            hold_max_ms: Some(400),
-            handler: HandlerKind::Unsteady { short_ms: 120, long_ms: 1200, mended_after_ms: 4000 },
+            hold_max_ms: Some(if plan.parking { 400 } else { 60_000 }),
+            handler: HandlerKind::Unsteady {
+                short_ms: 120,
+                long_ms: 1200,
+                mended_after_ms: if plan.parking { 4000 } else { 0 },
+            },
             ..Subscribe::new(name, "rig.#")
         };
         let mut rng = Rng::with_seed(seed);
