@@ -184,6 +184,28 @@ fn dead_letters_are_listed_replayed_and_discarded() {
 }
 
 #[test]
+fn subscriptions_tell_who_runs_an_ordered_one_and_which_keys_wait() {
+    for world in World::all().into_iter().filter(|world| world.url.starts_with("amqp")) {
+        let bound = world.key("#");
+        let ordered = ["subscribe", &world.name, "--bind", &bound, "--ordered", "--partitions", "2"];
+        world.run(&[&ordered[..], &["--timeout", "1ms"]].concat()).ok();
+        world.run(&["publish", &world.key("a"), "1", "--key", "k"]).ok();
+        world.run(&[&ordered[..], &["--limit", "1", "--exec", "sh", "-c", "exit 65"]].concat()).ok();
+        let order = &world.info()["order"];
+        assert_eq!(
+            (&order["parked_keys"], &order["dead_keys"], &order["waiting_keys"]),
+            (&1.into(), &1.into(), &0.into())
+        );
+        assert!(order["oldest_waiting_seconds"].as_f64().is_some_and(|age| age >= 0.0), "{order}");
+        assert_eq!(order["owners"], serde_json::json!([]), "nobody consumes it");
+        let table = world.run(&["subscriptions", &world.name]).ok();
+        assert!(table.contains("OLDEST HEAD") && table.contains("nobody"), "{table}");
+        world.run(&["subscribe", &world.name, "--partitions", "2", "--timeout", "1ms"]).fails(2, "partitions");
+        world.done();
+    }
+}
+
+#[test]
 fn subscriptions_tell_what_waits() {
     for world in World::all() {
         world.subscribe();
