@@ -165,6 +165,7 @@ impl<'a> OrderedRun<'a> {
             }
             self.replay(&mut control)?;
         }
+        self.progress = Instant::now();
         while (self.ledger.missing > 0 || !self.crew.publishers.is_empty()) && self.progress.elapsed() < STUCK {
             self.listen_for(Duration::from_millis(500))?;
             self.replay(&mut control)?;
@@ -295,6 +296,11 @@ impl<'a> OrderedRun<'a> {
                 self.listen_for(DIRECTORY_SAVED).map_err(Refused::Failed)?;
                 self.place.restart_broker()?;
                 self.broker_kills += 1;
+                // The next one strikes when somebody has handled something again.
+                let back = Instant::now();
+                while self.progress < back && self.ledger.missing > 0 && back.elapsed() < STUCK {
+                    self.listen_for(Duration::from_millis(100)).map_err(Refused::Failed)?;
+                }
                 Ok(())
             }
         }
