@@ -96,8 +96,10 @@ async fn partitions_are_spread_over_the_processes_and_come_back() {
     let other = registry::connect(&url()).await.unwrap();
     let second = other.subscribe(&bench.spec).await.unwrap();
     until_owned(&[(&source, all / 2), (&second, all / 2)]).await;
-    let seen = bench.transport.subscription(&bench.name).await.unwrap().unwrap();
-    assert_eq!(seen.order.unwrap().owners.len(), all, "every partition has one owner");
+    // Whoever does not answer in time is left out.
+    let seen = async || bench.transport.subscription(&bench.name).await.unwrap().unwrap().order;
+    until("every partition has one owner", || async { seen().await.is_some_and(|order| order.owners.len() == all) })
+        .await;
     second.close().await;
     until_owned(&[(&source, all)]).await;
     let published = publish(&bench, 12, 5).await;
@@ -164,9 +166,11 @@ async fn dead_heads_wait_in_their_partitions_until_replayed_or_discarded() {
             heads.insert(event.message.id.clone(), event.message.key.clone());
         }
     }
-    let seen = bench.transport.subscription(&bench.name).await.unwrap().unwrap();
-    let order = seen.order.unwrap();
-    assert_eq!((order.parked_keys, order.dead_keys, seen.dead), (8, 8, 8));
+    until("all dead heads are seen from outside", || async {
+        let seen = bench.transport.subscription(&bench.name).await.unwrap().unwrap();
+        seen.dead == 8 && seen.order.is_some_and(|order| (order.parked_keys, order.dead_keys) == (8, 8))
+    })
+    .await;
     assert_eq!(source.health().order.unwrap().dead_keys, 8);
 
     let mut letters = bench.transport.dead_letters(&bench.name).await.unwrap();
