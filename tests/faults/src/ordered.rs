@@ -16,6 +16,7 @@ use self::plan::Disturbance;
 pub(crate) use self::plan::Plan;
 use crate::crew::Crew;
 use crate::ledger::Ledger;
+use crate::options::Options;
 use crate::place::Place;
 use crate::servers::Refused;
 use crate::tally::{Report, Tally};
@@ -59,7 +60,7 @@ pub(crate) struct OrderedRun<'a> {
 }
 
 impl<'a> OrderedRun<'a> {
-    pub(crate) fn new(plan: &'a Plan, seed: u64, client: &'a Path, place: &'a Place) -> Self {
+    pub(crate) fn new(plan: &'a Plan, options: &Options, seed: u64, client: &'a Path, place: &'a Place) -> Self {
         let name = format!("rig-ordered-{}-{seed}", std::process::id());
         let story = std::env::temp_dir().join(format!("{name}.txt"));
         let what = Subscribe {

@@ -52,7 +52,7 @@ const EXIT_AFTER: std::ops::Range<u64> = 100..400;
 /// Runs a case.
 pub(crate) fn run(case: &Case, options: &Options, seed: u64, client: &Path, servers: &Rc<Servers>) -> Verdict {
     let result = Place::new(case, servers).and_then(|place| match &case.kind {
-        Kind::Ordered(plan) => OrderedRun::new(plan, seed, client, &place).go(),
+        Kind::Ordered(plan) => OrderedRun::new(plan, options, seed, client, &place).go(),
         _ => Run::new(case, options, seed, client, &place).go(),
     });
     result.into()
