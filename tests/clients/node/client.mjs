@@ -1,7 +1,15 @@
 // The client process for the rigs, in Node (see tests/clients/PROTOCOL.md).
 
 import { createInterface } from "node:readline";
-import { Broker, DomainEvent, deadLetters, Publisher, RetryPolicy, replayAll, Subscriber } from "../../../node/dist/index.mjs";
+import {
+  Broker,
+  DomainEvent,
+  deadLetters,
+  Publisher,
+  RetryPolicy,
+  replayAll,
+  Subscriber,
+} from "../../../node/dist/index.mjs";
 import { handler } from "./handler.mjs";
 import { say } from "./output.mjs";
 import { publish } from "./publish.mjs";
