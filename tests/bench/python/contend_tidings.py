@@ -28,7 +28,7 @@ class OneByOne:
 
 
 class Threads:
-    """`publish_batch` on a few threads, so that there is always something under way; handlers on the thread that consumes."""
+    """`publish_batch` on a few threads: there is always something under way; handlers on the thread that consumes."""
 
     url: str
     publishers = 4

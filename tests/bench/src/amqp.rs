@@ -47,7 +47,8 @@ pub(crate) fn servers() -> Vec<Server> {
     found.collect()
 }
 
-fn port(url: &str) -> Option<u16> {
+/// The port that a server's URL names; RabbitMQ's where it names none.
+pub(crate) fn port(url: &str) -> Option<u16> {
     let host = url.split_once("//")?.1.split(['/', '?']).next()?;
     host.rsplit('@').next()?.split_once(':').map_or(Some(5672), |(_, port)| port.parse().ok())
 }

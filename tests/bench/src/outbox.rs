@@ -7,9 +7,10 @@ use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use tidings::outbox::{OnFailed, Outbox, RunningRelay, Tables};
 use tidings::{Broker, Metric};
+use tidings_test_client::usage;
 use tokio_postgres::{Client, NoTls};
 
-use crate::amqp::{ByHand, EXCHANGE, Server, confirmed};
+use crate::amqp::{ByHand, EXCHANGE, Server, confirmed, port};
 use crate::event::ROUTING_KEY;
 use crate::measure::{BoxError, Contender, Sample, Watch, alternate};
 use crate::node;
@@ -215,32 +216,45 @@ async fn by_hand(s: &Setting<'_>, rows: usize) -> Result<Sample, BoxError> {
     Ok(sample)
 }
 
-/// A million rows that wait: the rate of each tenth of them.
+/// A million rows that wait: of each tenth of them the rate, and what the database has spent on a row.
 pub(crate) async fn growth(options: &Options, results: &mut Results, server: &Server) -> Result<(), BoxError> {
     let Some(setting) = Setting::open(server).await? else { return Ok(()) };
     let broker = Broker::connect(&server.url).await?;
     let rows = if options.is_quick() { 20_000 } else { 1_000_000 };
     let step = rows / 10;
-    let (mut first, mut last) = (0.0, 0.0);
     setting.write(rows).await?;
     setting.commit().await?;
+    // What the inserts have left to do is not the relay's.
+    setting.client.batch_execute(&format!("ANALYZE {}; CHECKPOINT", setting.tables.name())).await?;
+    let database = port(&setting.database).and_then(usage::listener_pid);
     let relays = [setting.relay(&broker).await?];
+    let mut tenths = Vec::new();
     for tenth in 1..=10 {
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), database.as_deref().and_then(usage::family_cpu_seconds));
         published(&relays, tenth * step).await;
+        let after = database.as_deref().and_then(usage::family_cpu_seconds);
         #[allow(clippy::cast_precision_loss, reason = "a million at most")]
-        let rate = step as f64 / started.elapsed().as_secs_f64();
-        println!("  outbox growth: {:>9} rows left, {rate:.0} rows/s", rows - tenth * step);
-        // The first tenth has the start in it.
-        if tenth == 2 {
-            first = rate;
-        }
-        last = rate;
+        let (count, left) = (step as f64, (rows - tenth * step) as f64);
+        let rate = count / started.elapsed().as_secs_f64();
+        let cpu = before.zip(after).map(|(before, after)| (after - before) * 1e6 / count);
+        let spent = cpu.map_or_else(|| "not known".to_owned(), |cpu| format!("{cpu:.1} µs a row"));
+        println!("  outbox growth: {left:>9} rows left, {rate:.0} rows/s, CPU of the database {spent}");
+        tenths.push((rate, cpu));
         // The queue is not what is measured.
         setting.admin.purge(&setting.queue).await?;
     }
-    let work = format!("{} outbox, {rows} rows wait: slowdown from 80 % to the end", server.name);
-    results.limit(&work, "×", first / last, 1.25);
+    // The first tenth has the start in it.
+    let ((first, cpu_first), (last, cpu_last)) = (tenths[1], tenths[9]);
+    let work = format!("{} outbox, {rows} rows wait", server.name);
+    results.limit(&format!("{work}: speed with none left ÷ with 80 %"), "×", last / first, 1.25);
+    if let (Some(first), Some(last)) = (cpu_first, cpu_last) {
+        results.limit(
+            &format!("{work}: CPU of the database a row, with 80 % ÷ with none left"),
+            "×",
+            first / last,
+            1.25,
+        );
+    }
     for relay in relays {
         relay.stop().await?;
     }

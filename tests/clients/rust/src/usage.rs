@@ -3,13 +3,29 @@
 /// Clock ticks per second in `/proc/<pid>/stat`: 100 on every Linux that runs Rust's tier-1 targets.
 const TICKS: f64 = 100.0;
 
+/// Fields of `/proc/<pid>/stat` behind the name, which is in parentheses and may hold anything.
+fn stat(pid: &str) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+fn ticks(fields: &[String], at: std::ops::RangeInclusive<usize>) -> Option<f64> {
+    fields.get(at)?.iter().map(|field| field.parse::<f64>().ok()).sum()
+}
+
 /// CPU seconds (user and system) of a process; `"self"` is this one.
 pub fn cpu_seconds(pid: &str) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; fields are counted behind it.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
-    Some((ticks(11)? + ticks(12)?) / TICKS)
+    Some(ticks(&stat(pid)?, 11..=12)? / TICKS)
+}
+
+/// CPU seconds of a server that has a process for each connection: its own, its children's, and of those that have ended.
+pub fn family_cpu_seconds(pid: &str) -> Option<f64> {
+    let children = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|process| {
+        let fields = stat(process.file_name().to_str()?)?;
+        (fields.get(1)? == pid).then(|| ticks(&fields, 11..=12)).flatten()
+    });
+    let children: f64 = children.sum();
+    Some((ticks(&stat(pid)?, 11..=14)? + children) / TICKS)
 }
 
 /// Resident memory of a process in bytes.
