@@ -206,6 +206,30 @@ async fn a_process_that_was_frozen_past_its_lease_settles_nothing() {
 }
 
 #[tokio::test]
+async fn a_key_goes_on_with_a_process_that_was_frozen_past_its_lease() {
+    let folder = Folder::new();
+    let transport = folder.connect().await;
+    let lease = Duration::from_millis(300);
+    let mut mine = ordered("s", KeyOrder::default());
+    mine.lease = lease;
+    let source = transport.subscribe(&mine).await.unwrap();
+    let mut peer = Peer::start(&folder, lease, true);
+    publish(&transport, vec![keyed("a", 1, Some("k"))]).await;
+    assert_eq!(peer.ask("next 1"), "id-1");
+    peer.signal("-STOP");
+    ack(&source, &collect(&source, 1).await).await;
+    source.close().await;
+    peer.signal("-CONT");
+    assert_eq!(peer.ask("ack"), "STALE_DELIVERY");
+    publish(&transport, vec![keyed("a", 2, Some("k"))]).await;
+    assert_eq!(peer.ask("next 1"), "id-2");
+    assert_eq!(peer.ask("ack"), "ok");
+    publish(&transport, vec![keyed("a", 3, Some("k"))]).await;
+    let source = transport.subscribe(&mine).await.unwrap();
+    assert_eq!(ids(&collect(&source, 1).await), ["id-3"], "nobody has the key");
+}
+
+#[tokio::test]
 async fn many_processes_may_create_the_file_at_once() {
     for _ in 0..3 {
         let folder = Folder::new();

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::clock::NEVER;
 use super::error::Step;
-use super::ledger::Owner;
+use super::ledger::{Owner, SourceState};
 use super::ordered;
 use super::tx::{State, Tx};
 
@@ -43,7 +43,7 @@ fn extend(tx: &mut Tx<'_>, source: u64, owner: Owner) -> Step<()> {
 
 /// When a lease of this process must be renewed: a third into it. One that covers nothing may end.
 pub(super) fn next_renewal(state: &State) -> i64 {
-    let due = |(_, source): (u64, &super::ledger::SourceState)| {
+    let due = |(_, source): (u64, &SourceState)| {
         source.owner.filter(|_| !source.holds_nothing()).map(|owner| owner.until - source.lease() / 3 * 2)
     };
     state.ledger.iter().filter_map(due).min().unwrap_or(NEVER)
@@ -71,6 +71,7 @@ pub(super) fn renew(tx: &mut Tx<'_>) -> Step<()> {
 
 /// Takes over what the owners held whose lease has ended, in this process or another one.
 pub(super) fn sweep(tx: &mut Tx<'_>) -> Step<()> {
+    forget_lapsed(tx);
     if tx.state.lease_end > tx.now {
         return Ok(());
     }
@@ -82,20 +83,6 @@ pub(super) fn sweep(tx: &mut Tx<'_>) -> Step<()> {
     for (id, subscription) in ended {
         take_over(tx.conn, id, subscription, tx.now)?;
         tx.state.touch(subscription);
-        let ours = tx
-            .state
-            .ledger
-            .iter()
-            .find(|(_, source)| source.owner.is_some_and(|owner| owner.id == id))
-            .map(|(source, _)| source);
-        if let Some(source) = ours {
-            if let Some(state) = tx.state.ledger.get(source).filter(|state| !state.holds_nothing()) {
-                let mut health = state.health.lock();
-                health.recoveries += 1;
-                health.last_error = Some("the lease ended before it could be renewed".to_owned());
-            }
-            tx.state.ledger.lose(source);
-        }
     }
     let next: Option<i64> = tx
         .conn
@@ -105,6 +92,23 @@ pub(super) fn sweep(tx: &mut Tx<'_>) -> Step<()> {
         .flatten();
     tx.state.lease_end = next.unwrap_or(NEVER);
     Ok(())
+}
+
+/// Has the sources of this process forget what they held under a lease that has ended. Another process may have taken it over
+/// long ago, and there is no row of the lease any more: what was forgotten here counts as held no longer.
+fn forget_lapsed(tx: &mut Tx<'_>) {
+    let lapsed = |(id, source): (u64, &SourceState)| {
+        source.owner.is_some_and(|owner| owner.until <= tx.now).then_some((id, !source.holds_nothing()))
+    };
+    let lapsed: Vec<(u64, bool)> = tx.state.ledger.iter().filter_map(lapsed).collect();
+    for (id, held) in lapsed {
+        if held && let Some(source) = tx.state.ledger.get(id) {
+            let mut health = source.health.lock();
+            health.recoveries += 1;
+            health.last_error = Some("the lease ended before it could be renewed".to_owned());
+        }
+        tx.state.ledger.lose(id);
+    }
 }
 
 /// Takes over what every owner held: none of them has survived the boot.
