@@ -14,8 +14,9 @@ use tidings_test_client::process::{Client, Said};
 use tidings_test_client::protocol::{Command, HandlerKind, Publish, Subscribe, Write};
 
 pub(crate) use self::plan::Plan;
-use self::plan::{Blow, Database};
+use self::plan::{Blow, Database, Place};
 pub(crate) use self::servers::Servers;
+use crate::clocks::Clocks;
 use crate::crew::{ANSWER, Crew};
 use crate::ledger::Ledger;
 use crate::options::Options;
@@ -35,14 +36,15 @@ const PROBES: u64 = 50;
 
 /// Runs a case.
 pub(crate) fn run(plan: &Plan, options: &Options, seed: u64, client: &Path, servers: &Servers) -> Verdict {
-    OutboxRun::new(plan, options, seed, client, servers).and_then(OutboxRun::go).into()
+    Place::new(plan)
+        .and_then(|place| OutboxRun::new(plan, options, seed, client, servers, &place).and_then(OutboxRun::go))
+        .into()
 }
 
 struct OutboxRun<'a> {
     database: Database,
     servers: &'a Servers,
-    /// Where SQLite's file is.
-    _folder: tempfile::TempDir,
+    clocks: Option<&'a Clocks>,
     store: String,
     table: String,
     crew: Crew<'a>,
@@ -73,11 +75,17 @@ struct OutboxRun<'a> {
 }
 
 impl<'a> OutboxRun<'a> {
-    fn new(plan: &Plan, options: &Options, seed: u64, client: &'a Path, servers: &'a Servers) -> Result<Self, Refused> {
-        let folder = tempfile::tempdir().map_err(|e| Refused::Failed(e.to_string()))?;
+    fn new(
+        plan: &Plan,
+        options: &Options,
+        seed: u64,
+        client: &'a Path,
+        servers: &'a Servers,
+        place: &'a Place,
+    ) -> Result<Self, Refused> {
         let store = match plan.database.server() {
             Some(name) => servers.url(name)?,
-            None => format!("sqlite:{}?shared=true", folder.path().join("app.db").display()),
+            None => format!("sqlite:{}?shared=true", place.folder.path().join("app.db").display()),
         };
         for name in plan.database.server().into_iter().chain(["rabbitmq3"]) {
             servers.may_disturb(name)?;
@@ -93,10 +101,10 @@ impl<'a> OutboxRun<'a> {
         Ok(Self {
             database: plan.database,
             servers,
-            _folder: folder,
+            clocks: place.clocks.as_ref(),
             store,
             table: format!("rig_{}_{seed}", std::process::id()),
-            crew: Crew::new(client, servers.broker()?).keyed_by(options.keys.as_deref()),
+            crew: Crew::new(client, servers.broker()?).by(place.clocks.as_ref()).keyed_by(options.keys.as_deref()),
             relays: Vec::new(),
             ledger: Ledger::default(),
             last: HashMap::new(),

@@ -1,5 +1,8 @@
 //! What the outbox goes through.
 
+use crate::clocks::Clocks;
+use crate::servers::Refused;
+
 /// Where the outbox is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Database {
@@ -40,6 +43,8 @@ pub(crate) enum Blow {
     KillDatabase,
     /// `kill -9` of RabbitMQ, then a restart.
     KillBroker,
+    /// The wall clocks of a writer, a relay and a process with handlers are set, each to an hour before or after the time.
+    StepClock,
 }
 
 /// One case: a database, and what strikes, in an order that is shuffled.
@@ -52,7 +57,9 @@ pub(crate) struct Plan {
 impl Plan {
     /// The plans of a profile, with their names.
     pub(crate) fn all(long: bool) -> Vec<(String, Self)> {
-        use Blow::{FreezeRelay, KillBeforeCommit, KillBroker, KillDatabase, KillHandler, KillRelay, KillWriter};
+        use Blow::{
+            FreezeRelay, KillBeforeCommit, KillBroker, KillDatabase, KillHandler, KillRelay, KillWriter, StepClock,
+        };
         let mut all = Vec::new();
         for database in [Database::Postgres, Database::MariaDb, Database::Sqlite] {
             let mut add = |name: &str, blows: &[(Blow, usize)]| {
@@ -69,6 +76,7 @@ impl Plan {
                 add("kill-handler", &[(KillHandler, 10)]);
                 add("kill-database", &[(KillDatabase, 4)]);
                 add("kill-broker", &[(KillBroker, 4)]);
+                add("clock-step", &[(StepClock, 10)]);
             }
             if long {
                 add(
@@ -92,5 +100,19 @@ impl Plan {
             }
         }
         all
+    }
+}
+
+/// Where SQLite's file and the clocks are.
+pub(super) struct Place {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) clocks: Option<Clocks>,
+}
+
+impl Place {
+    pub(super) fn new(plan: &Plan) -> Result<Self, Refused> {
+        let folder = tempfile::tempdir().map_err(|e| Refused::Failed(e.to_string()))?;
+        let clocks = plan.blows.contains(&Blow::StepClock).then(|| Clocks::new(folder.path())).transpose()?;
+        Ok(Self { folder, clocks })
     }
 }

@@ -12,6 +12,8 @@ use crate::servers::Refused;
 
 /// Longer than a lease, and than RabbitMQ waits for a heartbeat of 2 s.
 const FREEZE: Duration = Duration::from_millis(5500);
+/// How far a clock is set, in seconds.
+const HOUR: i64 = 3600;
 
 impl OutboxRun<'_> {
     /// Does it, and hears meanwhile what the others say.
@@ -42,6 +44,7 @@ impl OutboxRun<'_> {
             }
             Blow::KillDatabase => said(self.servers.restart(self.database.name()))?,
             Blow::KillBroker => said(self.servers.restart_broker())?,
+            Blow::StepClock => self.step_clocks()?,
         }
         (self.healed, self.progress) = (Some(Instant::now()), Instant::now());
         Ok(())
@@ -50,6 +53,21 @@ impl OutboxRun<'_> {
     fn any_relay(&mut self) -> Client {
         let victim = self.rng.usize(..self.relays.len());
         self.relays.swap_remove(victim)
+    }
+
+    /// Of one process of each kind.
+    fn step_clocks(&mut self) -> Result<(), String> {
+        let clocks = self.clocks.ok_or("there are no clocks")?;
+        let writers = self.crew.publishers.iter().map(|p| p.client.number).collect::<Vec<_>>();
+        let relays = self.relays.iter().map(|relay| relay.number).collect();
+        // The first one sees the order.
+        let handlers = self.crew.subscribers.iter().skip(1).map(|s| s.client.number).collect();
+        for all in [writers, relays, handlers] {
+            let Some(victim) = self.rng.choice(all) else { continue };
+            let step = if self.rng.bool() { HOUR } else { -HOUR };
+            clocks.set(victim, step).map_err(|e| e.to_string())?;
+        }
+        Ok(())
     }
 
     fn kill_writer(&mut self) -> Result<(), String> {
