@@ -35,7 +35,7 @@ test: toolchain brokers ## Starts servers, runs every test in its short form
 	$(SERVICES) tests/python faults
 
 test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, release build
-	$(SERVICES) cargo test --release --workspace --all-features
+	$(SERVICES) TIDINGS_LONG=1 cargo test --release --workspace --all-features
 	tests/node addon --release
 	$(SERVICES) cargo run --release -p tidings-faults -- --events 100000
 	$(SERVICES) TIDINGS_ALARM=1 cargo test --release -p tidings --all-features --test amqp_alarm

@@ -55,7 +55,7 @@ impl Database {
     }
 
     /// A file of its own. The tests write it through the copy of SQLite that the crate has too.
-    async fn sqlite() -> Self {
+    pub(crate) async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}?shared=true", folder.path().join("app.db").display());
         let database = Self::open(&url, Dialect::Sqlite).await.unwrap();

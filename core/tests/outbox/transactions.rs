@@ -1,14 +1,19 @@
 //! Transactions of programs, and their clocks, beside a relay that is at work.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidings::outbox::{Dialect, Outbox, OutboxEvent, Tables, WakeUp};
 use tidings::{Broker, Timestamp};
 use tokio::sync::mpsc;
 
-use crate::database::databases;
+use crate::database::{Database, databases};
 use crate::relays::{event, start, subscribed, take, take_more, until};
+
+/// How long a transaction stays open at least: a minute in the long form.
+fn long_hold() -> Duration {
+    Duration::from_secs(if std::env::var_os("TIDINGS_LONG").is_some() { 60 } else { 0 })
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_stays_open_delays_only_itself() {
@@ -27,20 +32,57 @@ async fn a_transaction_that_stays_open_delays_only_itself() {
         database.begin("late").await;
         let events = [event("late", 0), event("late", 1)];
         database.run("late", &writer.insert(style, &events).unwrap()).await.unwrap();
-        for number in 0..30 {
+        let (begun, mut number) = (Instant::now(), 0);
+        while number < 30 || begun.elapsed() < long_hold() {
             database.begin("early").await;
             let events: Vec<_> = (0..5).map(|key| event(&format!("k{key}"), number)).collect();
             database.run("early", &writer.insert(style, &events).unwrap()).await.unwrap();
             database.commit("early").await;
             // Each is published while the other one is open.
             take_more(&deliveries, 5, &mut last).await;
+            number += 1;
         }
+        println!("{}: {number} others in {:?}", database.dialect.name(), begun.elapsed());
         assert!(!last.contains_key("late"), "it is not committed");
         database.commit("late").await;
         take_more(&deliveries, 2, &mut last).await;
         relay.stop().await.unwrap();
         database.remove().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_holds_a_sqlite_file_is_not_skipped() {
+    let mut database = Database::sqlite().await;
+    let broker = Broker::connect("memory:").await.unwrap();
+    let deliveries = subscribed(&broker).await;
+    let impatient = format!("{}&busy_timeout=50", database.url);
+    let outbox = Outbox::connect_to(&impatient, database.tables.clone()).await.unwrap();
+    // Its lease is over long before the transaction is, in the long form.
+    let relay = outbox.relay(&broker).lease(Duration::from_secs(2)).publish_timeout(Duration::from_millis(500));
+    let relay = relay.poll_interval(Duration::from_millis(20)).start().await.unwrap();
+    let mut last = HashMap::new();
+    let early = |number| (0..5).map(move |key| event(&format!("k{key}"), number));
+    database.outbox.publish(early(0)).await.unwrap();
+    take_more(&deliveries, 5, &mut last).await;
+    database.begin("late").await;
+    let statements = database.writer().insert(Dialect::Sqlite.default_style(), &[event("late", 0), event("late", 1)]);
+    database.run("late", &statements.unwrap()).await.unwrap();
+    let begun = Instant::now();
+    until("it says what it waits for", async || {
+        relay.health().last_error.is_some_and(|error| error.contains("busy") || error.contains("lock"))
+    })
+    .await;
+    tokio::time::sleep(long_hold().saturating_sub(begun.elapsed())).await;
+    assert!(!last.contains_key("late"), "it is not committed");
+    database.commit("late").await;
+    take_more(&deliveries, 2, &mut last).await;
+    database.outbox.publish(early(1)).await.unwrap();
+    take_more(&deliveries, 5, &mut last).await;
+    database.outbox.drain(Duration::from_secs(30)).await.unwrap();
+    relay.stop().await.unwrap();
+    outbox.close().await.unwrap();
+    database.remove().await;
 }
 
 /// Wakes a relay when the test says so.
