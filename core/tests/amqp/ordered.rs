@@ -9,7 +9,7 @@ use tidings::KeyOrder;
 use tidings::event::name;
 use tidings::transport::{Incoming, Settlement};
 
-use crate::support::{Bench, bare, next, next_one, settle, until};
+use crate::support::{Bench, bare, next, next_one, server, services, settle, until};
 
 /// Key, and the name that its queue has after the subscription's.
 const KEY: (&str, &str) = ("abc", "-key-ba7816bf8f01cfea414140de5dae2223");
@@ -191,6 +191,52 @@ async fn health_says_which_limit_holds_it_back() {
         }
     }
     assert_eq!(source.health().limited_by, None);
+    source.close().await;
+    bench.done().await;
+}
+
+/// The queue's server is stopped, as after a broker that was killed while the queue was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_queue_without_a_leader_delays_only_its_key() {
+    let Some(mut bench) = bench("leaderless").await else { return };
+    bench.spec.hold_max = Duration::from_millis(50);
+    let queue = format!("{}{}", bench.name, KEY.1);
+    let of = format!("{{list_to_atom(\"%2F_{queue}\"), node()}}");
+    let ctl =
+        |action: &str| services(&["ctl", server(), "eval", &format!("ok = ra:{action}_server(quorum_queues, {of}).")]);
+    let source = bench.subscribe().await;
+    let mut hot = vec![bench.keyed(KEY.0)];
+    bench.publish(hot[0].clone()).await.unwrap();
+    let head = next_one(&source).await;
+    let (delay, headers) = (Duration::from_secs(1), head.message.headers.clone());
+    settle(&source, &head, Settlement::Retry { delay, headers }).await;
+    source.close().await;
+    if !ctl("stop") {
+        return bench.done().await;
+    }
+    for _ in 0..10 {
+        let message = bench.keyed(KEY.0);
+        bench.publish(message.clone()).await.unwrap();
+        hot.push(message);
+    }
+    let source = bench.subscribe().await;
+    until("its queue is known not to answer", || async {
+        source.health().last_error.is_some_and(|error| error.contains(&queue))
+    })
+    .await;
+    for n in 0..20 {
+        bench.publish(bench.keyed(&format!("k{n}"))).await.unwrap();
+        let event = next_one(&source).await;
+        assert_ne!(event.message.key.as_deref(), Some(KEY.0));
+        settle(&source, &event, Settlement::Ack).await;
+    }
+    assert_eq!(source.health().recoveries, 0, "the owner goes on");
+    assert!(ctl("restart"));
+    for message in hot {
+        let event = next_one(&source).await;
+        assert_eq!(event.message.id, message.id);
+        settle(&source, &event, Settlement::Ack).await;
+    }
     source.close().await;
     bench.done().await;
 }

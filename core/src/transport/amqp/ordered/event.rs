@@ -13,7 +13,7 @@ use crate::event::{Headers, decode, name};
 use crate::transport::Message;
 
 /// Type of a message that marks the end of what was in a key's queue.
-const MARKER: &str = "tidings-marker";
+pub(super) const MARKER: &str = "tidings-marker";
 
 /// A delivery that is not settled.
 #[derive(Debug)]

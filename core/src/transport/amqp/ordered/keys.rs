@@ -24,6 +24,10 @@ use crate::transport::{Incoming, Settlement, Token};
 /// An event that is unacked for so long is parked with its key: `consumer_timeout` would end the channel later on.
 pub(super) const LONGEST_UNACKED: Duration = Duration::from_secs(10 * 60);
 
+/// Events of a key that are on their way into its queue at a time: with 32 unconfirmed ones the server stops reading the
+/// connection until the queue has a leader.
+const MOST_UNDER_WAY: usize = 16;
+
 /// What is handled one event at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum KeyId {
@@ -84,6 +88,8 @@ pub(super) enum Stage {
     Moving,
     /// Until it is due, or a command comes; what arrives goes into its queue.
     Resting,
+    /// Its queue does not answer, and is tried again at this time; what arrives waits.
+    Aside(Instant),
     /// Its queue is being opened.
     Opening,
     /// It is handled from its queue.
@@ -97,6 +103,10 @@ pub(super) enum Stage {
 }
 
 impl Stage {
+    pub(super) fn is_aside(&self) -> bool {
+        matches!(self, Self::Aside(_))
+    }
+
     pub(super) fn channel(&self) -> Option<&Channel> {
         match self {
             Self::Open(channel) | Self::Ending { channel, .. } | Self::Ended(channel) => Some(channel),
@@ -115,6 +125,10 @@ pub(super) struct Parked {
     pub(super) fifo: VecDeque<Event>,
     /// Went back with a channel that this owner closed: not crashed.
     pub(super) returned: HashSet<Arc<str>>,
+    /// Events on their way into its queue.
+    pub(super) under_way: usize,
+    /// Its queue has taken an event on this connection.
+    pub(super) proven: bool,
 }
 
 /// A key of which something is known.
@@ -138,6 +152,18 @@ impl Key {
             None => Some(&mut self.fifo),
             Some(parked) => parked.stage.channel().is_some().then_some(&mut parked.fifo),
         }
+    }
+
+    /// The next event that goes into the key's queue, if one may.
+    pub(super) fn next_to_divert(&mut self) -> Option<Event> {
+        let parked = self.parked.as_mut()?;
+        let most = if parked.proven { MOST_UNDER_WAY } else { 1 };
+        if !matches!(parked.stage, Stage::Resting | Stage::Opening | Stage::Open(_)) || parked.under_way >= most {
+            return None;
+        }
+        let event = self.fifo.pop_front()?;
+        parked.under_way += 1;
+        Some(event)
     }
 
     pub(super) fn front(&mut self) -> Option<&mut Event> {
@@ -198,17 +224,19 @@ impl Keys {
         work
     }
 
-    /// An event was delivered from the subscription's queue. It comes back if its key is parked: it has to go there.
-    pub(super) fn arrived(&mut self, event: Event) -> Option<(KeyId, Event)> {
+    /// An event was delivered from the subscription's queue. Its key, if that is parked: the event has to go there.
+    pub(super) fn arrived(&mut self, event: Event) -> Option<KeyId> {
         if let Some((_, unsettled)) = &mut self.main {
             unsettled.push(event.tag, ());
         }
         self.unacked += 1;
         let id = KeyId::of(&event);
         let key = self.all.entry(id.clone()).or_insert_with(Key::new);
-        match key.parked.as_ref().map(|parked| &parked.stage) {
-            Some(Stage::Resting | Stage::Opening | Stage::Open(_)) => return Some((id, event)),
-            _ => key.fifo.push_back(event),
+        key.fifo.push_back(event);
+        if let Some(parked) = &key.parked
+            && matches!(parked.stage, Stage::Resting | Stage::Opening | Stage::Open(_))
+        {
+            return Some(id);
         }
         self.consider(&id);
         None
@@ -412,6 +440,10 @@ impl Keys {
             if key.head == Head::Waiting(at) {
                 key.head = Head::Idle;
                 self.consider(&id);
+            } else if let Some(Stage::Aside(until)) = key.parked.as_ref().map(|parked| &parked.stage) {
+                if *until <= now {
+                    resting.push(id);
+                }
             } else if key.parked.as_ref().is_some_and(|parked| matches!(parked.stage, Stage::Resting)) {
                 let left = match &key.record {
                     Some(record) if record.state == Waits::Dead => continue,

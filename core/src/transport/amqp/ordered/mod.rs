@@ -12,8 +12,10 @@
 //! journal and an owner of its own; `balance` spreads them over the processes, `layout` knows how many there are.
 //!
 //! `member` joins, stands by, loads the journal and hands over; `owner` is the loop of the one that owns; `keys` says
-//! whose turn it is; `journal` keeps the records; `settling` and `parking` write down what becomes of a head.
+//! whose turn it is; `journal` keeps the records; `settling` and `parking` write down what becomes of a head;
+//! `aside` keeps a key waiting whose queue does not answer.
 
+mod aside;
 mod balance;
 mod consumer;
 mod declaring;

@@ -231,8 +231,8 @@ impl Owner {
         match Event::read(delivery, &self.shared.exchange, &self.shared.name) {
             Item::Event(event) => {
                 let parked = self.shared.keys.lock().arrived(event);
-                if let Some((id, event)) = parked {
-                    self.divert(&id, event)?;
+                if let Some(id) = parked {
+                    self.divert(&id)?;
                 }
                 self.relieve();
                 Ok(())

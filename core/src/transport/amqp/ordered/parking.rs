@@ -12,10 +12,12 @@ use std::sync::Arc;
 use lapin::Channel;
 use lapin::message::Delivery;
 
+use super::super::connection::Live;
 use super::super::outbound::Outbound;
 use super::super::source::close_channel;
 use super::super::topology::Declarer;
 use super::super::unsettled::send_ack;
+use super::aside::{answers, prove};
 use super::consumer::{Deliveries, Kept};
 use super::event::{Event, Item, marker};
 use super::journal::{Action, Record, Waits};
@@ -33,17 +35,17 @@ const MAX_OPEN: usize = 128;
 
 impl Parked {
     pub(super) fn new(stage: Stage) -> Self {
-        Self { stage, opened: 0, fifo: VecDeque::new(), returned: HashSet::new() }
+        Self { stage, opened: 0, fifo: VecDeque::new(), returned: HashSet::new(), under_way: 0, proven: false }
     }
 }
 
 impl Owner {
-    fn queue_of(&self, id: &KeyId) -> String {
+    pub(super) fn queue_of(&self, id: &KeyId) -> String {
         key_queue(&self.shared.queue, id.name())
     }
 
     /// Does something with a key that is there.
-    fn with<T>(&self, id: &KeyId, change: impl FnOnce(&mut Key) -> T) -> Option<T> {
+    pub(super) fn with<T>(&self, id: &KeyId, change: impl FnOnce(&mut Key) -> T) -> Option<T> {
         self.shared.keys.lock().all.get_mut(id).map(change)
     }
 
@@ -61,24 +63,25 @@ impl Owner {
             declarer.close_after(made).await
         };
         self.when(declaring, move |owner, declared| {
-            declared?;
+            // Its record counts, also where its queue is not there yet: what there is of the key is held until it is.
+            let failed = declared.err().map(|error| owner.alive_after(error)).transpose()?;
             let of = id.clone();
             owner.record(&id, record, move |owner| {
                 if let Some(reply) = reply {
                     tell(reply, Ok(()));
                 }
-                let events = owner.with(&of, |key| {
+                owner.with(&of, |key| {
                     key.head = Head::Idle;
                     if let Some(parked) = &mut key.parked {
                         parked.stage = Stage::Resting;
                     }
-                    std::mem::take(&mut key.fifo)
                 });
-                for event in events.into_iter().flatten() {
-                    owner.divert(&of, event)?;
+                if let Some(error) = failed {
+                    owner.set_aside(&of, &error);
+                    return Ok(());
                 }
                 owner.wait_for(&of);
-                Ok(())
+                owner.divert(&of)
             })
         });
     }
@@ -118,18 +121,8 @@ impl Owner {
         keys.consider(id);
     }
 
-    /// Puts an event behind the others of its parked key. It is acked where it was once it is there.
-    pub(super) fn divert(&mut self, id: &KeyId, event: Event) -> Result<()> {
-        let (queue, tag) = (self.queue_of(id), event.tag);
-        self.publish(vec![Box::new(move |reply| event.outbound(&queue, reply))], move |owner, outcomes| {
-            confirmed(&outcomes)?;
-            owner.shared.keys.lock().ack(&[tag]);
-            Ok(())
-        })
-    }
-
     /// A parked key rests until its head is due, or for ever if that is dead.
-    fn wait_for(&self, id: &KeyId) {
+    pub(super) fn wait_for(&self, id: &KeyId) {
         let due = self.with(id, |key| key.record.as_ref().map(|record| (record.state, record.due)));
         match due.flatten() {
             Some((Waits::Dead, _)) => {}
@@ -140,11 +133,13 @@ impl Owner {
 
     /// A parked key is due: its queue is opened, now or when another one is done.
     pub(super) fn resume(&mut self, id: KeyId) {
-        if !self
-            .with(&id, |key| key.parked.as_ref().is_some_and(|p| matches!(p.stage, Stage::Resting)))
-            .unwrap_or(false)
-        {
-            return;
+        let stage = self.with(&id, |key| {
+            key.parked.as_ref().map(|parked| (matches!(parked.stage, Stage::Resting), parked.stage.is_aside()))
+        });
+        match stage.flatten() {
+            Some((_, true)) => return self.try_again(id),
+            Some((true, _)) if !self.wait_aside(&id) => {}
+            _ => return,
         }
         if self.open.len() >= MAX_OPEN {
             if !self.due.contains(&id) {
@@ -162,9 +157,29 @@ impl Owner {
         });
         let (queue, live) = (self.queue_of(&id), self.live.clone());
         let (queue_type, kept) = (self.shared.queue_type, self.kept.clone());
-        let opening = async move { open(&live, &kept, &queue, number, queue_type).await };
+        let opening = async move {
+            if let Err(error) = prove(&live, &queue, queue_type).await {
+                return Ok(Err(error));
+            }
+            open(&live, &kept, &queue, number).await.map(Ok)
+        };
         self.when(opening, move |owner, opened| {
-            let (channel, deliveries) = opened?;
+            let (channel, deliveries) = match opened {
+                Ok(Ok(opened)) => opened,
+                Ok(Err(error)) => {
+                    let error = owner.alive_after(error)?;
+                    owner.open.remove(&number);
+                    owner.set_aside(&id, &error);
+                    owner.next_due();
+                    return Ok(());
+                }
+                // Its consumer may be there all the same, so the connection has to end; the next tenure tries others first.
+                Err(error) => {
+                    owner.put_off(&id);
+                    return Err(error);
+                }
+            };
+            owner.answers(&id);
             owner.key_queues.push(deliveries.with_end());
             owner.with(&id, |key| {
                 if let Some(parked) = &mut key.parked {
@@ -173,7 +188,7 @@ impl Owner {
             });
             // What the queue has comes before the marker that asks whether that was all.
             owner.shared.keys.lock().consider(&id);
-            Ok(())
+            owner.divert(&id)
         });
     }
 
@@ -253,18 +268,24 @@ impl Owner {
     }
 
     /// Deletes the empty queue of a key, then its record.
-    fn vacate(&mut self, id: KeyId, channel: Option<Channel>) {
+    pub(super) fn vacate(&mut self, id: KeyId, channel: Option<Channel>) {
         let (queue, live) = (self.queue_of(&id), self.live.clone());
         let leaving = async move {
             if let Some(channel) = channel {
                 close_channel(&channel).await;
             }
+            answers(&live, &queue).await?;
             let declarer = Declarer::on(&live).await?;
             let deleted = declarer.delete_queue(&queue).await;
             declarer.close_after(deleted).await
         };
         self.when(leaving, move |owner, left| {
-            left?;
+            if let Err(error) = left {
+                let error = owner.alive_after(error)?;
+                owner.set_aside_leaving(id, &error);
+                return Ok(());
+            }
+            owner.answers(&id);
             owner.journal.forget(id.name());
             owner.with(&id, |key| (key.parked, key.record, key.head) = (None, None, Head::Idle));
             owner.shared.keys.lock().consider(&id);
@@ -277,10 +298,7 @@ impl Owner {
     pub(super) fn rest(&mut self, id: &KeyId) -> Result<()> {
         let channel = self.close_stage(id, Stage::Opening);
         // What has waited for the marker goes before what arrives from here on.
-        let events = self.with(id, |key| std::mem::take(&mut key.fifo));
-        for event in events.into_iter().flatten() {
-            self.divert(id, event)?;
-        }
+        self.divert(id)?;
         let of = id.clone();
         let closing = async move {
             if let Some(channel) = channel {
@@ -313,7 +331,7 @@ impl Owner {
         channel
     }
 
-    fn next_due(&mut self) {
+    pub(super) fn next_due(&mut self) {
         if let Some(id) = self.due.pop_front() {
             self.resume(id);
         }
@@ -375,17 +393,8 @@ impl Owner {
     }
 }
 
-/// Opens a key's queue. It is declared first: it may have gone with its last event, just before its record could.
-async fn open(
-    live: &super::super::connection::Live,
-    kept: &Arc<Kept>,
-    queue: &str,
-    number: u64,
-    queue_type: crate::transport::QueueType,
-) -> Result<(Channel, Deliveries)> {
-    let declarer = Declarer::on(live).await?;
-    let made = declarer.single_active(queue, queue_type).await;
-    declarer.close_after(made).await?;
+/// Opens a key's queue.
+async fn open(live: &Live, kept: &Arc<Kept>, queue: &str, number: u64) -> Result<(Channel, Deliveries)> {
     let channel = live.channel().await?;
     let deliveries = Deliveries::open(&channel, kept, queue, number, PREFETCH, false).await?;
     if channel.status().connected() { Ok((channel, deliveries)) } else { Err(gone("a key's queue could not be read")) }

@@ -1,5 +1,6 @@
 //! What the owner's task, the session and whoever looks at it share.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 use super::super::source::stale;
 use super::super::url::Config;
 use super::journal::Waits;
-use super::keys::{Head, Keys, Request, Work};
+use super::keys::{Head, KeyId, Keys, Request, Work};
 use crate::event::Timestamp;
 use crate::transport::{Incoming, OrderState, QueueType, Settlement, SourceHealth, SubscriptionSpec, Token};
 use crate::{Error, Result};
@@ -61,6 +62,8 @@ pub(super) struct Shared {
     pub(super) ready: Arc<Notify>,
     pub(super) wish: watch::Sender<Wish>,
     pub(super) standing: Mutex<Standing>,
+    /// Keys whose queues did not answer: how often, and when to try again.
+    pub(super) aside: Mutex<HashMap<KeyId, (u32, Instant)>>,
     /// When the question was sent that the broker answered last.
     pub(super) alive: Mutex<Option<Instant>>,
     /// When it was last asked for events.
@@ -88,6 +91,7 @@ impl Shared {
             ready,
             wish,
             standing: Mutex::default(),
+            aside: Mutex::default(),
             alive: Mutex::new(None),
             asked: Mutex::new(Instant::now()),
             numbers: AtomicU64::new(1),
