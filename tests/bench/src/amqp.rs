@@ -41,16 +41,20 @@ pub(crate) fn servers() -> Vec<Server> {
     let all = [("rabbitmq3", "AMQP_URL"), ("rabbitmq4", "AMQP4_URL")];
     let found = all.into_iter().filter_map(|(name, variable)| {
         let url = std::env::var(variable).map_err(|_| println!("SKIPPED {name}: {variable} is not set")).ok()?;
-        let pid = port(&url).and_then(usage::listener_pid);
+        let pid = process(&url, 5672);
         Some(Server { name, url, pid })
     });
     found.collect()
 }
 
-/// The port that a server's URL names; RabbitMQ's where it names none.
-pub(crate) fn port(url: &str) -> Option<u16> {
+/// The process of the server that a URL names, if it runs on this machine; `usual`: its port where the URL names none.
+pub(crate) fn process(url: &str, usual: u16) -> Option<String> {
+    usage::listener_pid(port(url, usual)?)
+}
+
+fn port(url: &str, usual: u16) -> Option<u16> {
     let host = url.split_once("//")?.1.split(['/', '?']).next()?;
-    host.rsplit('@').next()?.split_once(':').map_or(Some(5672), |(_, port)| port.parse().ok())
+    host.rsplit('@').next()?.split_once(':').map_or(Some(usual), |(_, port)| port.parse().ok())
 }
 
 /// A connection of hand-written code with one channel.

@@ -10,7 +10,7 @@ use tidings::{Broker, Metric};
 use tidings_test_client::usage;
 use tokio_postgres::{Client, NoTls};
 
-use crate::amqp::{ByHand, EXCHANGE, Server, confirmed, port};
+use crate::amqp::{ByHand, EXCHANGE, Server, confirmed, process};
 use crate::event::ROUTING_KEY;
 use crate::measure::{BoxError, Contender, Sample, Watch, alternate};
 use crate::node;
@@ -226,7 +226,7 @@ pub(crate) async fn growth(options: &Options, results: &mut Results, server: &Se
     setting.commit().await?;
     // What the inserts have left to do is not the relay's.
     setting.client.batch_execute(&format!("ANALYZE {}; CHECKPOINT", setting.tables.name())).await?;
-    let database = port(&setting.database).and_then(usage::listener_pid);
+    let database = process(&setting.database, 5432);
     let relays = [setting.relay(&broker).await?];
     let mut tenths = Vec::new();
     for tenth in 1..=10 {

@@ -4,6 +4,7 @@
 //! A queue is asked by publishing a marker into it on a channel of its own: without a leader that is refused, or not
 //! answered. Consuming would make the server end the whole connection (541).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::Channel;
@@ -12,10 +13,11 @@ use tokio::time::Instant;
 
 use super::super::connection::{Live, answer_in_time};
 use super::super::headers::name_of;
+use super::super::source::close_channel;
 use super::super::topology::Declarer;
-use super::event::MARKER;
-use super::keys::{KeyId, Stage};
-use super::owner::{Owner, confirmed};
+use super::event::{Event, MARKER};
+use super::keys::{Key, KeyId, Stage};
+use super::owner::{Owner, confirmed, gone};
 use crate::transport::QueueType;
 use crate::{Error, ErrorKind, Result};
 
@@ -29,9 +31,9 @@ impl Owner {
     /// Until the queue has taken one, one goes at a time: a queue without a leader refuses what comes on a channel that
     /// is new to it, and the next one must not overtake what was refused.
     pub(super) fn divert(&mut self, id: &KeyId) -> Result<()> {
-        while let Some(event) = self.with(id, super::keys::Key::next_to_divert).flatten() {
+        while let Some(event) = self.with(id, Key::next_to_divert).flatten() {
             let (queue, of) = (self.queue_of(id), id.clone());
-            let event = std::sync::Arc::new(event);
+            let event = Arc::new(event);
             let sent = event.clone();
             self.publish(vec![Box::new(move |reply| sent.outbound(&queue, reply))], move |owner, outcomes| {
                 owner.diverted(&of, event, confirmed(&outcomes))
@@ -40,7 +42,7 @@ impl Owner {
         Ok(())
     }
 
-    fn diverted(&mut self, id: &KeyId, event: std::sync::Arc<super::event::Event>, taken: Result<()>) -> Result<()> {
+    fn diverted(&mut self, id: &KeyId, event: Arc<Event>, taken: Result<()>) -> Result<()> {
         let proven = self.with(id, |key| {
             let parked = key.parked.as_mut()?;
             parked.under_way = parked.under_way.saturating_sub(1);
@@ -53,7 +55,7 @@ impl Owner {
             return self.divert(id);
         };
         let error = self.alive_after(error)?;
-        let Some(event) = std::sync::Arc::into_inner(event).filter(|_| proven.flatten() == Some(false)) else {
+        let Some(event) = Arc::into_inner(event).filter(|_| proven.flatten() == Some(false)) else {
             return Err(error);
         };
         let rests = self.with(id, |key| {
@@ -175,7 +177,7 @@ pub(super) async fn prove(live: &Live, queue: &str, queue_type: QueueType) -> Re
     let declarer = Declarer::on(live).await?;
     let made = declarer.single_active(queue, queue_type).await;
     declarer.close_after(made).await?;
-    if answers(live, queue).await? { Ok(()) } else { Err(super::owner::gone("a key's queue was deleted")) }
+    if answers(live, queue).await? { Ok(()) } else { Err(gone("a key's queue was deleted")) }
 }
 
 /// Sees that a queue takes a message; `false`: there is no such queue.
@@ -183,7 +185,7 @@ pub(super) async fn answers(live: &Live, queue: &str) -> Result<bool> {
     let channel = live.channel().await?;
     let proved = ask(&channel, queue).await;
     // Behind a question without an answer this takes its time, and nobody needs to wait for it.
-    tokio::spawn(async move { super::super::source::close_channel(&channel).await });
+    tokio::spawn(async move { close_channel(&channel).await });
     proved
 }
 

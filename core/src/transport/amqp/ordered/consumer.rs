@@ -6,6 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt as _};
@@ -17,7 +18,10 @@ use parking_lot::Mutex;
 
 use super::super::connection::{Live, answer_in_time};
 use super::super::headers::name_of;
+use super::super::source::close_channel;
 use crate::Result;
+
+const ACKS_PASS_WITHIN: Duration = Duration::from_millis(100);
 
 /// Consumers of a connection that nobody reads any more, kept until it is closed.
 pub(super) struct Kept {
@@ -49,6 +53,15 @@ impl Drop for Kept {
             std::mem::forget(std::mem::take(&mut *self.consumers.lock()));
         }
     }
+}
+
+/// Closes a channel whose consumers were never cancelled: what is unacked goes back.
+pub(super) async fn leave(channel: &Channel, acked_many: bool) {
+    if acked_many {
+        // A quorum queue's channel forgets acks that it has not passed on; a moment lets it.
+        tokio::time::sleep(ACKS_PASS_WITHIN).await;
+    }
+    close_channel(channel).await;
 }
 
 /// What a queue delivers, each with the number of the consumer.

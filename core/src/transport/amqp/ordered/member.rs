@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::super::connection::{answer_in_time, backoff, open};
 use super::super::headers::{name_of, properties};
 use super::super::source::close_channel;
-use super::consumer::{Deliveries, Kept};
+use super::consumer::{Deliveries, Kept, leave};
 use super::declaring::{On, declare};
 use super::journal::{Action, Entry, Journal, Record};
 use super::owner::{Ended, Owner, gone, lost, read};
@@ -204,11 +204,8 @@ async fn stand_by(
 
 /// Lets go without a cancel: what is unacked goes back to its places when the channels close, the token last.
 async fn hand_over(shared: &Shared, channel: &Channel, journal: &Channel) {
-    if shared.keys.lock().acked_many() {
-        // A quorum queue's channel forgets acks that it has not passed on; a moment lets it.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    close_channel(channel).await;
+    let acked_many = shared.keys.lock().acked_many();
+    leave(channel, acked_many).await;
     close_channel(journal).await;
 }
 

@@ -18,10 +18,9 @@ use tokio::time::Instant;
 
 use super::super::connection::{Live, answer_in_time};
 use super::super::outbound::{Batch, Outcome};
-use super::super::source::close_channel;
 use super::super::unsettled::Unsettled;
 use super::super::window::Window;
-use super::consumer::{Deliveries, Kept};
+use super::consumer::{Deliveries, Kept, leave};
 use super::declaring::{On, owned};
 use super::event::{Event, Item};
 use super::owner::{Ended, confirmed, gone, lost};
@@ -81,11 +80,7 @@ pub(super) async fn stand_by(
     splitter.pass_on(first, &mut events)?;
     let ended = splitter.run(&mut events, wish).await?;
     splitter.finish().await?;
-    if splitter.unsettled.acked_many() {
-        // A quorum queue's channel forgets acks that it has not passed on; a moment lets it.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    close_channel(&splitter.channel).await;
+    leave(&splitter.channel, splitter.unsettled.acked_many()).await;
     Ok(ended)
 }
 
