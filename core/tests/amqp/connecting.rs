@@ -2,7 +2,7 @@
 
 use tidings::transport::registry;
 
-use super::support::{transport, url};
+use super::support::{Wire, transport, url};
 
 /// The URL with another password, path, port or query.
 fn with(change: impl FnOnce(&mut url::Url)) -> String {
@@ -78,6 +78,27 @@ async fn tls_is_verified() {
         transport.close().await.unwrap();
     }
     if let Ok(wrong) = std::env::var("TIDINGS_TEST_WRONG_CA") {
-        assert_eq!(refused(&format!("{url}?cacertfile={wrong}")).await.code(), "TLS_FAILED");
+        let error = refused(&format!("{url}?cacertfile={wrong}")).await;
+        assert_eq!((error.code(), error.field_name()), ("TLS_FAILED", Some("cacertfile")), "{error:?}");
     }
+}
+
+/// The certificate is one of the right authority, for another host than the one that the URL names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_another_host_is_refused() {
+    let (Ok(url), Ok(ca)) = (std::env::var("AMQPS_URL"), std::env::var("TIDINGS_TEST_CA")) else {
+        println!("SKIPPED: no AMQPS_URL or TIDINGS_TEST_CA");
+        return;
+    };
+    let url = url::Url::parse(&format!("{url}?cacertfile={ca}")).unwrap();
+    let Ok(wire) = Wire::before(url.clone(), "127.0.0.2") else {
+        println!("SKIPPED: this machine has no 127.0.0.2");
+        return;
+    };
+    let error = refused(&wire.url).await;
+    assert_eq!((error.code(), error.field_name()), ("TLS_FAILED", Some("host")), "{error:?}");
+    assert_eq!(error.field_value(), Some("127.0.0.2"));
+    // It is the name alone: the same way leads to the server where the certificate is for the name.
+    let good = Wire::before(url, "127.0.0.1").unwrap();
+    registry::connect(&good.url).await.unwrap().close().await.unwrap();
 }

@@ -203,13 +203,18 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(vhost: Option<&str>) -> Self {
         let mut url = url::Url::parse(&url()).unwrap();
-        let broker = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5672));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        url.set_host(Some("127.0.0.1")).unwrap();
-        url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
         if let Some(vhost) = vhost {
             url.set_path(vhost);
         }
+        Self::before(url, "127.0.0.1").unwrap()
+    }
+
+    /// Before the server that a URL names, on an address of this machine. An error: it has no such address.
+    pub(super) fn before(mut url: url::Url, at: &str) -> std::io::Result<Self> {
+        let broker = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5672));
+        let listener = TcpListener::bind((at, 0))?;
+        url.set_host(Some(at)).unwrap();
+        url.set_port(Some(listener.local_addr()?.port())).unwrap();
         let ends = Arc::new(Mutex::new(Vec::new()));
         let (refusing, gate) = (Arc::new(AtomicBool::new(false)), Arc::new(RwLock::new(())));
         let (opened, refused, open) = (ends.clone(), refusing.clone(), gate.clone());
@@ -231,7 +236,7 @@ impl Wire {
                 }
             }
         });
-        Self { url: url.into(), ends, refusing, gate }
+        Ok(Self { url: url.into(), ends, refusing, gate })
     }
 
     /// Whether new connections are cut at once.

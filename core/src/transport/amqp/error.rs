@@ -28,6 +28,16 @@ const NOT_ALLOWED: u16 = 530;
 #[derive(Debug)]
 pub(super) struct TlsError(pub(super) io::Error);
 
+impl TlsError {
+    /// The certificate is good, and not for the host that was asked for.
+    fn is_of_another_host(&self) -> bool {
+        use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+        let tls = self.0.get_ref().and_then(|inner| inner.downcast_ref());
+        let Some(rustls::Error::InvalidCertificate(why)) = tls else { return false };
+        matches!(why, NotValidForName | NotValidForNameContext { .. })
+    }
+}
+
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -76,6 +86,13 @@ pub(super) fn of_publish(error: Error) -> Error {
     }
 }
 
+fn tls(error: &lapin::Error) -> Option<&TlsError> {
+    match error.kind() {
+        Lapin::IOError(io) => io.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
 /// Maps an error of the connection that `config` asks for.
 pub(super) fn connecting(error: lapin::Error, config: &Config) -> Error {
     let target = config.target();
@@ -94,15 +111,19 @@ pub(super) fn connecting(error: lapin::Error, config: &Config) -> Error {
         }
         .source(error);
     }
-    let tls = match error.kind() {
-        Lapin::IOError(io) => io.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()).map(ToString::to_string),
-        _ => None,
-    };
-    if let Some(text) = tls {
-        return Error::new(ErrorKind::TlsFailed, format!("no TLS with {target}: {text}"))
-            .field("cacertfile", config.tls.as_ref().and_then(|tls| tls.cacertfile.as_ref()).map_or("".into(), |path| path.to_string_lossy()))
-            .remedy("name the authority that signed the server's certificate with cacertfile, and the host as the certificate has it")
-            .source(error);
+    if let Some(tls) = tls(&error) {
+        let failed = Error::new(ErrorKind::TlsFailed, format!("no TLS with {target}: {tls}"));
+        let failed = if tls.is_of_another_host() {
+            failed
+                .field("host", &config.host)
+                .remedy("write the host into the broker URL as the server's certificate has it")
+        } else {
+            let files = config.tls.as_ref().and_then(|tls| tls.cacertfile.as_ref());
+            failed
+                .field("cacertfile", files.map_or("".into(), |path| path.to_string_lossy()))
+                .remedy("name the authority that signed the server's certificate with cacertfile")
+        };
+        return failed.source(error);
     }
     let refused = matches!(error.kind(), Lapin::IOError(io) if io.kind() == io::ErrorKind::ConnectionRefused);
     let remedy = if refused {
