@@ -48,6 +48,8 @@ test-long: toolchain brokers ## The full sizes: 100,000 events under kill -9, re
 	$(SERVICES) tests/python wheel
 
 faults: toolchain brokers ## Kills, cuts and freezes while a ledger counts (MINUTES=60: seeds at random for so long)
+	tests/node addon
+	tests/python module
 	$(SERVICES) cargo run --release -p tidings-faults -- $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 bench: toolchain brokers ## Side by side with the peers; results in target/bench/results.json

@@ -39,6 +39,7 @@ pub(crate) enum Ground {
 pub(crate) enum Client {
     /// The one that the options name, Rust's by default.
     Given,
+    Python,
     Node,
 }
 
@@ -91,7 +92,10 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
         }
         if options.client.is_none() && (options.long || server.name != "rabbitmq4") {
             let faults = vec![Fault::KillPublisher, Fault::KillSubscriber, Fault::FreezeSubscriber];
-            all.push(Case::new(&server, "node", Ground::Shared, faults).of(Kind::Plain(Client::Node)));
+            all.push(Case::new(&server, "node", Ground::Shared, faults.clone()).of(Kind::Plain(Client::Node)));
+            if options.long {
+                all.push(Case::new(&server, "python", Ground::Shared, faults).of(Kind::Plain(Client::Python)));
+            }
         }
     }
     if options.client.is_none() {
@@ -102,12 +106,14 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
 }
 
 fn of_sqlite(server: &Server, long: bool, all: &mut Vec<Case>) {
-    use Fault::{FillDisk, FreezeSubscriber, KillPublisher, KillSubscriber, StepClock};
+    use Fault::{FillDisk, FreezeSubscriber, KillPublisher, KillSubscriber, ReadOnly, StepClock};
     let times = if long { 4 } else { 1 };
     for fault in [KillPublisher, KillSubscriber, FreezeSubscriber] {
         all.push(Case::new(server, fault.name(), Ground::Shared, vec![fault; times]));
     }
-    all.push(Case::new(server, FillDisk.name(), Ground::SmallDisk, vec![FillDisk; times]));
+    for fault in [FillDisk, ReadOnly] {
+        all.push(Case::new(server, fault.name(), Ground::SmallDisk, vec![fault; times]));
+    }
     all.push(Case::new(server, StepClock.name(), Ground::Clocked, vec![StepClock; 2 * times]));
 }
 

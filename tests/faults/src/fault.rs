@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     Reset,
     /// The disk is full for a while.
     FillDisk,
+    /// Everybody is killed, and finds a file that nobody may write to; then it may be written to again.
+    ReadOnly,
     /// The wall clock of a process is set, by up to a day in either direction.
     StepClock,
 }
@@ -52,6 +54,7 @@ impl Fault {
             Self::BlackHole => "black-hole",
             Self::Reset => "reset",
             Self::FillDisk => "full-disk",
+            Self::ReadOnly => "read-only",
             Self::StepClock => "clock-step",
         }
     }

@@ -91,13 +91,12 @@ struct Score {
 impl Rig<'_> {
     fn run(&self, case: &Case, seed: u64, score: &mut Score) {
         let started = Instant::now();
-        let verdict = match (&case.kind, node_client()) {
-            (Kind::Outbox(plan), _) => outbox::run(plan, self.options, seed, &self.client, &self.servers),
-            (Kind::Plain(Client::Node), Some(node)) => run::run(case, self.options, seed, &node, &self.servers),
-            (Kind::Plain(Client::Node), None) => {
-                Verdict::Skipped("the Node package is not built: tests/node addon".to_owned())
-            }
-            _ => run::run(case, self.options, seed, &self.client, &self.servers),
+        let verdict = match self.client_of(&case.kind) {
+            Err(why) => Verdict::Skipped(why),
+            Ok(client) => match &case.kind {
+                Kind::Outbox(plan) => outbox::run(plan, self.options, seed, &client, &self.servers),
+                _ => run::run(case, self.options, seed, &client, &self.servers),
+            },
         };
         let took = started.elapsed().as_secs_f64();
         let report = match verdict {
@@ -118,12 +117,20 @@ impl Rig<'_> {
             println!("FAILED   {:<30} {}; {} ({took:.1} s; {again})", case.name, report.text, report.wrong.join("; "));
         }
     }
-}
 
-/// The client in Node, if the package that it uses is built.
-fn node_client() -> Option<PathBuf> {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let node = tests.join("../node");
-    let built = node.join("dist/index.js").exists() && node.join("prebuilds").exists();
-    built.then(|| tests.join("clients/node/client"))
+    /// The program of a case's clients, or what has to be built first.
+    fn client_of(&self, kind: &Kind) -> Result<PathBuf, String> {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let (language, built, how) = match kind {
+            Kind::Plain(Client::Node) => {
+                let node = tests.join("../node");
+                ("node", node.join("dist/index.js").exists() && node.join("prebuilds").exists(), "tests/node addon")
+            }
+            Kind::Plain(Client::Python) => {
+                ("python", tests.join("../python/tidings/_native.abi3.so").exists(), "tests/python module")
+            }
+            _ => return Ok(self.client.clone()),
+        };
+        if built { Ok(tests.join(format!("clients/{language}/client"))) } else { Err(format!("build it first: {how}")) }
+    }
 }

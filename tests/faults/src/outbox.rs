@@ -2,6 +2,7 @@
 //! handlers with an inbox, while one after the other is killed or frozen, the database and the broker too.
 
 mod plan;
+mod secrets;
 mod servers;
 mod strike;
 
@@ -20,7 +21,7 @@ use crate::clocks::Clocks;
 use crate::crew::{ANSWER, Crew};
 use crate::ledger::Ledger;
 use crate::options::Options;
-use crate::run::Verdict;
+use crate::run::{DIRECTORY_SAVED, Verdict};
 use crate::servers::Refused;
 use crate::tally::{Report, Tally};
 
@@ -44,6 +45,7 @@ pub(crate) fn run(plan: &Plan, options: &Options, seed: u64, client: &Path, serv
 struct OutboxRun<'a> {
     database: Database,
     servers: &'a Servers,
+    place: &'a Place,
     clocks: Option<&'a Clocks>,
     store: String,
     table: String,
@@ -101,6 +103,7 @@ impl<'a> OutboxRun<'a> {
         Ok(Self {
             database: plan.database,
             servers,
+            place,
             clocks: place.clocks.as_ref(),
             store,
             table: format!("rig_{}_{seed}", std::process::id()),
@@ -139,6 +142,9 @@ impl<'a> OutboxRun<'a> {
         for _ in 0..CREW {
             self.subscribe_with_inbox()?;
             self.relay()?;
+        }
+        if self.blows.iter().any(|(_, blow)| *blow == Blow::KillBroker) {
+            self.listen_for(DIRECTORY_SAVED)?;
         }
         for i in 0..CREW {
             let share = self.events / CREW + u64::from(i < self.events % CREW);
@@ -188,11 +194,16 @@ impl<'a> OutboxRun<'a> {
             if best == 0 || self.stuck() {
                 return Ok(effects);
             }
-            let until = Instant::now() + Duration::from_millis(200);
-            while Instant::now() < until {
-                self.listen()?;
-            }
+            self.listen_for(Duration::from_millis(200))?;
         }
+    }
+
+    fn listen_for(&mut self, time: Duration) -> Result<(), String> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.listen()?;
+        }
+        Ok(())
     }
 
     fn stuck(&self) -> bool {
@@ -228,7 +239,10 @@ impl<'a> OutboxRun<'a> {
         let mut ids = ids.filter_map(|id| id.as_str());
         match line.did.as_str() {
             "confirmed" => {
-                self.progress = said.at;
+                // After a blow it is arriving that counts: writers go on, whatever became of the rest.
+                if self.healed.is_none() {
+                    self.progress = said.at;
+                }
                 ids.for_each(|id| self.ledger.confirm(id));
             }
             "rolled_back" => ids.for_each(|id| self.ledger.forbid(id)),
@@ -385,6 +399,7 @@ impl<'a> OutboxRun<'a> {
         }
         let mut keeper = self.client(false)?;
         let (order, inbox) = (self.order(), self.inbox());
+        self.keeps_secrets()?;
         self.crew.dismiss(&[&order, &inbox])?;
         keeper.ask(Command::Uninstall, ANSWER)?;
         keeper.finish(ANSWER)

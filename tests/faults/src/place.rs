@@ -88,6 +88,12 @@ impl Place {
         disk.fill(full).map_err(|e| Refused::Failed(e.to_string()))
     }
 
+    /// Has its disk take nothing any more, or again. Only while nobody has a file there open.
+    pub(crate) fn read_only(&self, on: bool) -> Result<(), Refused> {
+        let disk = self.disk.as_ref().ok_or_else(|| Refused::Failed("the disk is not ours to lock".to_owned()))?;
+        disk.mount_again(if on { "remount,ro" } else { "remount,rw" })
+    }
+
     fn vhost(&self) -> Result<(&Server, &str), Refused> {
         let ours = self.vhost.as_ref().map(|(server, name)| (server, name.as_str()));
         ours.ok_or_else(|| Refused::Skip("the virtual host is not ours to disturb".to_owned()))
@@ -119,10 +125,12 @@ impl Disk {
     fn mount(folder: &Path) -> Result<Self, Refused> {
         let at = folder.join("disk");
         std::fs::create_dir(&at).map_err(|e| Refused::Failed(e.to_string()))?;
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", SMALL, "tmpfs"]).arg(&at).output();
-        let done = output.map_err(|e| Refused::Skip(format!("mount: {e}")))?;
-        let why = || Refused::Skip(String::from_utf8_lossy(&done.stderr).trim().to_owned());
-        if done.status.success() { Ok(Self { at }) } else { Err(why()) }
+        mount(Command::new("mount").args(["-t", "tmpfs", "-o", SMALL, "tmpfs"]).arg(&at)).map_err(Refused::Skip)?;
+        Ok(Self { at })
+    }
+
+    fn mount_again(&self, how: &str) -> Result<(), Refused> {
+        mount(Command::new("mount").args(["-o", how]).arg(&self.at)).map_err(Refused::Failed)
     }
 
     fn fill(&self, full: bool) -> std::io::Result<()> {
@@ -143,6 +151,12 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+fn mount(command: &mut Command) -> Result<(), String> {
+    let done = command.output().map_err(|e| format!("mount: {e}"))?;
+    let said = || String::from_utf8_lossy(&done.stderr).trim().to_owned();
+    if done.status.success() { Ok(()) } else { Err(said()) }
 }
 
 impl Drop for Disk {

@@ -41,8 +41,8 @@ impl From<Result<Report, Refused>> for Verdict {
 const SHORT_LOAD: f64 = 2.0;
 /// Processes of each kind.
 const CREW: u64 = 2;
-/// RabbitMQ writes its directory of quorum queues every five seconds.
-const DIRECTORY_SAVED: Duration = Duration::from_secs(6);
+/// RabbitMQ writes its directory of quorum queues every five seconds. It forgets who leads a younger one when it is killed.
+pub(crate) const DIRECTORY_SAVED: Duration = Duration::from_secs(6);
 /// Events that are published at the end to see that the subscribers consume again.
 const PROBES: u64 = 50;
 

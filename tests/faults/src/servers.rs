@@ -52,15 +52,13 @@ impl Server {
             Err(Refused::Skip(_)) => return Ok((given, None)),
             Err(failed) => return Err(failed),
         }
-        // Whose password is looked for in everything that clients print.
-        let password = format!("canary{:016x}", fastrand::u64(..));
+        let password = canary();
         self.ctl(&["add_user", &name, &password])?;
         self.ctl(&["set_permissions", "-p", &name, &name, ".*", ".*", ".*"])?;
         let (base, query) = given.split_once('?').unwrap_or((&given, ""));
-        let (scheme, rest) = base.split_once("//").unwrap_or(("amqp:", base));
-        let host = rest.split('/').next().unwrap_or(rest);
-        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-        Ok((format!("{scheme}//{name}:{password}@{host}/{name}?{query}"), Some(name)))
+        let host = as_user(base, &name, &password);
+        let host = host.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        Ok((format!("{host}/{name}?{query}"), Some(name)))
     }
 
     fn url(&self) -> Result<String, Refused> {
@@ -73,6 +71,19 @@ impl Server {
     pub(crate) fn ctl(&self, arguments: &[&str]) -> Result<(), Refused> {
         services(Command::new(&self.services).args(["ctl", self.name]).args(arguments)).map(drop)
     }
+}
+
+/// A password that is looked for in everything that clients print, and in what databases keep.
+pub(crate) fn canary() -> String {
+    format!("canary{:016x}", fastrand::u64(..))
+}
+
+/// The URL with another user.
+pub(crate) fn as_user(url: &str, user: &str, password: &str) -> String {
+    let (scheme, rest) = url.split_once("//").unwrap_or(("amqp:", url));
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}//{user}:{password}@{host}/{path}")
 }
 
 /// A frozen client is given up on within seconds, so that it has to recover.

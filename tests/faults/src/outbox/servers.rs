@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::servers::{Refused, services, with_heartbeat};
+use crate::servers::{Refused, as_user, canary, services, with_heartbeat};
 
 const BROKER: &str = "rabbitmq3";
 /// What is started, and the variable that has its URL.
@@ -24,8 +24,14 @@ pub(crate) struct Servers {
     started: OnceCell<Result<Started, String>>,
 }
 
+/// What the servers know us as, with a password that must not show.
+const USER: &str = "tidings_rig";
+
 struct Started {
     environment: Vec<(&'static str, String)>,
+    /// Where their data are, if they are ours.
+    folder: Option<PathBuf>,
+    secret: String,
     urls: HashMap<&'static str, String>,
     keeper: Option<Child>,
 }
@@ -55,6 +61,14 @@ impl Servers {
     pub(crate) fn url(&self, name: &str) -> Result<String, Refused> {
         let started = self.started()?;
         started.urls.get(name).cloned().ok_or_else(|| Refused::Skip(format!("there is no {name}")))
+    }
+
+    /// Looks for the password of our users in a folder, and in what a server of ours keeps there; the files that have it.
+    pub(crate) fn leaks(&self, name: Option<&str>, folder: &Path) -> Result<Vec<String>, Refused> {
+        let started = self.started()?;
+        let Some(data) = &started.folder else { return Ok(Vec::new()) };
+        let folders = std::iter::once(folder.to_owned()).chain(name.map(|name| data.join(name).join("data")));
+        holding(&started.secret, folders)
     }
 
     /// Refuses where a server is not ours to disturb.
@@ -109,28 +123,51 @@ fn start(program: &Path) -> Result<Started, Refused> {
         .map_err(failed)?;
     let ports: Vec<_> =
         NAMES.iter().map(|(name, _)| Ok(format!("{name}={}", port()?))).collect::<Result<_, Refused>>()?;
-    let environment = vec![
-        ("TIDINGS_SERVICES_DIR", folder.keep().display().to_string()),
-        ("TIDINGS_SERVICES_PORTS", ports.join(" ")),
-    ];
+    let folder = folder.keep();
+    let environment =
+        vec![("TIDINGS_SERVICES_DIR", folder.display().to_string()), ("TIDINGS_SERVICES_PORTS", ports.join(" "))];
     let mut keeper = Command::new("sh");
     keeper.arg("-c").arg(KEEPER).arg(program).envs(environment.clone()).stdin(Stdio::piped()).process_group(0);
     let keeper = Some(keeper.spawn().map_err(failed)?);
-    let mut started = Started { environment: environment.clone(), urls: HashMap::new(), keeper };
+    let (secret, urls) = (canary(), HashMap::new());
+    let mut started = Started { environment: environment.clone(), folder: Some(folder), secret, urls, keeper };
     services(Command::new(program).arg("up").envs(environment.clone()))?;
     let exports = services(Command::new(program).arg("env").envs(environment))?;
     for (name, variable) in NAMES {
         let export =
             exports.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(variable)?.strip_prefix('='));
-        started.urls.extend(export.map(|url| (name, url.to_owned())));
+        let Some(url) = export else { continue };
+        started.urls.insert(name, as_user(url, USER, &started.secret));
+        for arguments in admission(name, &started.secret) {
+            services(Command::new(program).args(["ctl", name]).args(arguments).envs(started.environment.clone()))?;
+        }
     }
     Ok(started)
+}
+
+/// What lets our user into a server.
+fn admission(name: &str, password: &str) -> Vec<Vec<String>> {
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    let role = format!("CREATE ROLE {USER} SUPERUSER LOGIN PASSWORD '{password}'");
+    let user = format!("CREATE USER {USER}@'%' IDENTIFIED BY '{password}'; GRANT ALL ON tidings.* TO {USER}@'%'");
+    match name {
+        "postgres" => vec![words(&["-c", &role])],
+        "mariadb" => vec![words(&["-e", &user])],
+        _ => vec![words(&["add_user", USER, password]), words(&["set_permissions", USER, ".*", ".*", ".*"])],
+    }
+}
+
+/// The files in these folders that have a text in them.
+fn holding(text: &str, folders: impl Iterator<Item = PathBuf>) -> Result<Vec<String>, Refused> {
+    let found = Command::new("grep").args(["-rlsF", "-e", text]).args(folders).output();
+    let found = found.map_err(|e| Refused::Failed(format!("grep: {e}")))?;
+    Ok(String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect())
 }
 
 /// What the environment names.
 fn shared() -> Started {
     let urls = NAMES.iter().filter_map(|(name, variable)| Some((*name, std::env::var(variable).ok()?)));
-    Started { environment: Vec::new(), urls: urls.collect(), keeper: None }
+    Started { environment: Vec::new(), folder: None, secret: String::new(), urls: urls.collect(), keeper: None }
 }
 
 /// A free port. RabbitMQ takes those 10,000 and 20,000 above it for itself.
@@ -140,4 +177,20 @@ fn port() -> Result<u16, Refused> {
     tries
         .find(|port| [0, 10_000, 20_000].iter().all(|above| free(port + above)))
         .ok_or_else(|| Refused::Failed("no port is free".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holding;
+
+    #[test]
+    fn a_text_is_found_in_what_is_no_text() {
+        let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+        let (deep, other) = (folder.path().join("data/base"), folder.path().join("other"));
+        std::fs::create_dir_all(&deep).and_then(|()| std::fs::create_dir_all(&other)).unwrap_or_else(|e| panic!("{e}"));
+        std::fs::write(deep.join("1"), b"\x00\xff\x01canary0\x00").unwrap_or_else(|e| panic!("{e}"));
+        std::fs::write(other.join("2"), b"a bird").unwrap_or_else(|e| panic!("{e}"));
+        let found = holding("canary0", [folder.path().join("data"), other].into_iter()).unwrap_or_default();
+        assert_eq!(found, [deep.join("1").display().to_string()]);
+    }
 }

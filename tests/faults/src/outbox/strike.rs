@@ -29,10 +29,7 @@ impl OutboxRun<'_> {
             Blow::FreezeRelay => {
                 let relay = self.any_relay();
                 relay.signal("STOP")?;
-                let until = Instant::now() + FREEZE;
-                while Instant::now() < until {
-                    self.listen()?;
-                }
+                self.listen_for(FREEZE)?;
                 relay.signal("CONT")?;
                 self.relays.push(relay);
             }

@@ -53,6 +53,7 @@ impl Run<'_> {
                 place.fill(false)?;
             }
             Fault::Cut | Fault::Delay | Fault::Halve | Fault::BlackHole | Fault::Reset => self.disturb_lines(fault)?,
+            Fault::ReadOnly => self.forbid_writing()?,
             Fault::StepClock => self.step_clock()?,
         }
         self.struck += 1;
@@ -110,6 +111,12 @@ impl Run<'_> {
             return Ok(());
         }
         let victim = self.rng.usize(..self.crew.publishers.len());
+        let left = self.end_publisher(victim)?;
+        self.publish(left)
+    }
+
+    /// `kill -9` of a publisher; how much of its work is left.
+    fn end_publisher(&mut self, victim: usize) -> Result<u64, Refused> {
         let mut dead = self.crew.publishers.swap_remove(victim);
         dead.client.kill();
         // Everything that it said before it died is still in the pipe.
@@ -123,8 +130,30 @@ impl Run<'_> {
                 break;
             }
         }
-        let left = dead.count - self.ledger.confirmed_of(&dead.prefix);
-        self.publish(left)
+        Ok(dead.count - self.ledger.confirmed_of(&dead.prefix))
+    }
+
+    /// A file that somebody has open to write cannot be taken from them: everybody is killed first.
+    fn forbid_writing(&mut self) -> Result<(), Refused> {
+        let mut left = Vec::new();
+        while !self.crew.publishers.is_empty() {
+            left.push(self.end_publisher(0)?);
+        }
+        let members = self.crew.subscribers.len();
+        self.crew.subscribers.drain(..).for_each(|mut member| member.client.kill());
+        self.place.read_only(true)?;
+        let refused = self.crew.client();
+        self.place.read_only(false)?;
+        match refused {
+            Err(why) if why.contains("STORE_READ_ONLY") => {}
+            Err(why) => return Err(Refused::Failed(format!("a read-only file is refused with {why}"))),
+            Ok(_) => return Err(Refused::Failed("a read-only file is good enough".to_owned())),
+        }
+        let what = subscription(&self.name, self.case.classic, self.long);
+        for _ in 0..members {
+            self.crew.subscribe(&what).map_err(Refused::Failed)?;
+        }
+        left.into_iter().try_for_each(|count| self.publish(count))
     }
 
     pub(super) fn listen_for(&mut self, time: Duration) -> Result<(), Refused> {
