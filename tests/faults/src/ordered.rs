@@ -228,7 +228,7 @@ impl<'a> OrderedRun<'a> {
                 match text("outcome") {
                     "ok" => {
                         if self.ledger.finish(text("id")) {
-                            self.progress = said.at;
+                            self.progress = self.progress.max(said.at);
                         }
                     }
                     _ => self.ledger.retry(text("id")),

@@ -241,7 +241,7 @@ impl<'a> OutboxRun<'a> {
             "confirmed" => {
                 // After a blow it is arriving that counts: writers go on, whatever became of the rest.
                 if self.healed.is_none() {
-                    self.progress = said.at;
+                    self.progress = self.progress.max(said.at);
                 }
                 ids.for_each(|id| self.ledger.confirm(id));
             }
@@ -260,7 +260,8 @@ impl<'a> OutboxRun<'a> {
         if !self.ledger.finish(id) {
             return;
         }
-        (self.progress, self.seen) = (at, self.seen + 1);
+        // What was said while something was done to a server is heard when that is over.
+        (self.progress, self.seen) = (self.progress.max(at), self.seen + 1);
         if self.healed.is_some_and(|healed| at > healed) {
             self.back_after.extend(self.healed.take().map(|healed| at - healed));
         }

@@ -223,14 +223,14 @@ impl<'a> Run<'a> {
         let id = line.rest.get("id").and_then(|id| id.as_str()).unwrap_or_default();
         match line.did.as_str() {
             "confirmed" => {
-                self.progress = said.at;
+                self.progress = self.progress.max(said.at);
                 for id in line.rest.get("ids").and_then(|ids| ids.as_array()).into_iter().flatten() {
                     self.ledger.confirm(id.as_str().unwrap_or_default());
                 }
             }
             "failed" => self.ledger.failed += 1,
             "effect" => {
-                self.progress = said.at;
+                self.progress = self.progress.max(said.at);
                 if self.healed.is_some_and(|healed| said.at > healed) && self.is_judge(said.client) {
                     self.back_after.extend(self.healed.take().map(|healed| said.at - healed));
                 }
