@@ -6,6 +6,7 @@
 mod amqp;
 mod amqp_consume;
 mod amqp_publish;
+mod embedded;
 mod event;
 mod growth;
 mod idle;
@@ -24,6 +25,8 @@ mod routing;
 mod sqlite_consume;
 mod sqlite_peer;
 mod sqlite_publish;
+mod targets;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -45,16 +48,22 @@ fn main() -> ExitCode {
         println!("bench: this is a debug build; its figures mean nothing (make bench uses --release)");
     }
     let mut results = Results::default();
-    let outcome = run(&options, &mut results);
-    results.print();
-    let written = results.write(&options.output);
-    match outcome.and(written) {
+    let done = if options.tables.is_empty() { measure(&options, &mut results) } else { results.merge(&options.tables) };
+    results.print_targets();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn measure(options: &Options, results: &mut Results) -> Result<(), BoxError> {
+    let outcome = run(options, results);
+    results.print();
+    let written = results.write(&options.output, &versions::all());
+    outcome.and(written)
 }
 
 fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
@@ -76,6 +85,11 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
             let folder = tempfile::tempdir()?;
             let url = format!("sqlite:{}", folder.path().join("latency.db").display());
             latency::of_embedded(options, results, &url).await?;
+        }
+        if ["one by one", "in batches"].iter().any(|how| options.wants(&format!("embedded publish {how}")))
+            || options.wants("embedded consume")
+        {
+            embedded::run(options, results).await?;
         }
         growth::run(options, results, "sqlite", None).await?;
         for server in amqp::servers() {

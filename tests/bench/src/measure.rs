@@ -78,6 +78,15 @@ impl<'a> Contender<'a> {
     pub(crate) fn rate(&self) -> Spread {
         Spread::of(self.samples.iter().map(|s| s.rate))
     }
+
+    /// Median CPU microseconds for each event, of the client and of the broker, where they are known.
+    pub(crate) fn cpu(&self) -> (Option<f64>, Option<f64>) {
+        let of = |which: fn(&Sample) -> Option<f64>| {
+            let spread = Spread::of(self.samples.iter().filter_map(which));
+            (spread.max > 0.0).then_some(spread.median)
+        };
+        (of(|sample| sample.client_cpu), of(|sample| sample.broker_cpu))
+    }
 }
 
 /// Lets the contenders take turns, those that the options let in.

@@ -32,7 +32,7 @@ pub(crate) struct Node {
 
 /// What a process found.
 #[derive(Debug, Clone, Copy, Deserialize)]
-struct Found {
+pub(crate) struct Found {
     seconds: f64,
     /// CPU seconds of the process.
     cpu: f64,
@@ -53,7 +53,13 @@ impl Node {
         Ok(Some(Self { peers, programs: rig.join("node") }))
     }
 
-    fn measure(&self, contender: &str, settings: &Value, broker: Option<&str>) -> Result<(Found, Sample), BoxError> {
+    /// One measurement in a process of its own.
+    pub(crate) fn measure(
+        &self,
+        contender: &str,
+        settings: &Value,
+        broker: Option<&str>,
+    ) -> Result<(Found, Sample), BoxError> {
         let mut command = Command::new("node");
         command.arg(self.programs.join("measure.mjs")).args([contender, &settings.to_string()]);
         command.env("TIDINGS_BENCH_PEERS", &self.peers);

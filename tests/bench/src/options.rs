@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-const USAGE: &str = "tidings-bench [--quick] [--rounds N] [--seconds S] [--output FILE] [--only NAME] [FILTER ...]
+const USAGE: &str = "tidings-bench [--quick] [--rounds N] [--seconds S] [--output FILE] [--table FILE] [--only NAME] [FILTER ...]
 
   --quick      two short rounds: shows that everything runs, not how fast
   --rounds N   alternations (5)
   --seconds S  length of one measurement (2.5)
   --output F   target/bench/results.json
+  --table FILE prints the table of what is aimed at from what earlier runs have written, and measures nothing; may be given
+               several times, the last measurement of a work counts
   --only NAME  only contenders whose name contains it (for a profiler): tidings, lapin, 'batches of' …
   FILTER       only works whose name contains it: routing, idle, 'sqlite publish', 'rabbitmq3 consume quorum', latency …
 
@@ -23,6 +25,8 @@ pub(crate) struct Options {
     pub(crate) length: Duration,
     /// Where the results go.
     pub(crate) output: PathBuf,
+    /// Results of earlier runs, of which only the table is wanted.
+    pub(crate) tables: Vec<PathBuf>,
     only: Option<String>,
     filters: Vec<String>,
     quick: bool,
@@ -35,6 +39,7 @@ impl Options {
             rounds: 5,
             length: Duration::from_millis(2500),
             output: default_output(),
+            tables: Vec::new(),
             only: None,
             filters: Vec::new(),
             quick: false,
@@ -51,6 +56,7 @@ impl Options {
                     options.length = Duration::try_from_secs_f64(seconds).map_err(|_| USAGE.to_owned())?;
                 }
                 "--output" => options.output = value()?.into(),
+                "--table" => options.tables.push(value()?.into()),
                 "--only" => options.only = Some(value()?),
                 flag if flag.starts_with('-') => return Err(USAGE.to_owned()),
                 filter => options.filters.push(filter.to_owned()),

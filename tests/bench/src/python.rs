@@ -6,11 +6,11 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::process::Command as Program;
 use std::rc::Rc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use serde::Serialize;
-use tidings_test_client::process::Client;
+use tidings_test_client::process::{Client, Said};
 use tidings_test_client::usage;
 
 use crate::amqp::{ByHand, Sent, Server, WINDOW, confirmed};
@@ -47,10 +47,15 @@ pub(crate) fn interpreter() -> Result<PathBuf, BoxError> {
     Ok(String::from_utf8(made.stdout)?.trim().into())
 }
 
-fn start(python: &PathBuf, name: &str, url: &str) -> Result<Client, BoxError> {
+/// Starts a contender.
+pub(crate) fn spawn(python: &PathBuf, name: &str, speak: Sender<Said>) -> Result<Client, BoxError> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/contender.py");
+    Ok(Client::spawn(Program::new(python).arg(script).arg(name), 1, speak)?)
+}
+
+fn start(python: &PathBuf, name: &str, url: &str) -> Result<Client, BoxError> {
     let (speak, _heard) = channel();
-    let mut client = Client::spawn(Program::new(python).arg(script).arg(name), 1, speak)?;
+    let mut client = spawn(python, name, speak)?;
     client.ask(Do::Connect { url }, ANSWER)?;
     Ok(client)
 }

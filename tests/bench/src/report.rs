@@ -6,6 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::measure::BoxError;
 use crate::results::{Curve, Record};
+use crate::targets;
+use crate::versions::Versions;
 
 const WIDTH: f64 = 860.0;
 const ROW: f64 = 22.0;
@@ -17,9 +19,10 @@ const ONE: f64 = 180.0;
 const MOST: f64 = 2.2;
 const STYLE: &str = "<style>text{font:12px sans-serif;fill:#222}.n{text-anchor:end}.g{stroke:#bbb}</style>";
 
-/// Writes `results.md`, `ratios.svg` and `growth.svg` into a folder.
-pub(crate) fn write(folder: &Path, records: &[Record], curves: &[Curve]) -> Result<(), BoxError> {
-    std::fs::write(folder.join("results.md"), markdown(records, curves))?;
+/// Writes `results.md`, `targets.md`, `ratios.svg` and `growth.svg` into a folder.
+pub(crate) fn write(folder: &Path, records: &[Record], curves: &[Curve], versions: &Versions) -> Result<(), BoxError> {
+    std::fs::write(folder.join("results.md"), markdown(records, curves, versions))?;
+    std::fs::write(folder.join("targets.md"), targets::table(records))?;
     std::fs::write(folder.join("ratios.svg"), ratios(records))?;
     if !curves.is_empty() {
         std::fs::write(folder.join("growth.svg"), growth(curves))?;
@@ -27,7 +30,7 @@ pub(crate) fn write(folder: &Path, records: &[Record], curves: &[Curve]) -> Resu
     Ok(())
 }
 
-fn markdown(records: &[Record], curves: &[Curve]) -> String {
+fn markdown(records: &[Record], curves: &[Curve], versions: &Versions) -> String {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
     // Where the results go is nothing to measure again.
     if let Some(at) = words.iter().position(|word| word == "--output") {
@@ -35,12 +38,11 @@ fn markdown(records: &[Record], curves: &[Curve]) -> String {
     }
     let command: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     let mut text = format!(
-        "Measured on {}; `tidings` {}, {}, {}.\n\n`cargo run --release -p tidings-bench -- {}`\n\n\
+        "Measured on {}, {}, with {}.\n\n`cargo run --release -p tidings-bench -- {}`\n\n\
          | work | ours | best peer | peer | ratio | target | |\n|---|---:|---:|---|---:|---:|---|\n",
         date(),
-        env!("CARGO_PKG_VERSION"),
-        version("rustc"),
         processor(),
+        versions.iter().map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>().join(", "),
         command.join(" "),
     );
     for r in records {
@@ -65,19 +67,13 @@ fn markdown(records: &[Record], curves: &[Curve]) -> String {
     text
 }
 
-fn version(program: &str) -> String {
-    let output = std::process::Command::new(program).arg("--version").output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    text.unwrap_or_else(|_| format!("{program} of unknown version"))
-}
-
 fn processor() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     format!("{} {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH)
 }
 
 /// Today in UTC.
-fn date() -> String {
+pub(crate) fn date() -> String {
     let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
     // Howard Hinnant's civil_from_days, for days after 1970.
     let z = days + 719_468;

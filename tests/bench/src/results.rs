@@ -1,16 +1,19 @@
 //! What came out: a table for people, a file for programs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::measure::{BoxError, Contender, Sample, Spread};
+use crate::measure::{BoxError, Contender, Spread};
+use crate::versions::Versions;
+use crate::{report, targets};
 
 /// One line of `results.json`. `ratio` is above 1 where ours is better.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Record {
     pub(crate) work: String,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: String,
     pub(crate) ours: f64,
     /// Lowest and highest of ours.
     pub(crate) spread: Option<(f64, f64)>,
@@ -19,6 +22,46 @@ pub(crate) struct Record {
     pub(crate) ratio: Option<f64>,
     pub(crate) target: Option<f64>,
     pub(crate) met: Option<bool>,
+    /// CPU microseconds for each event.
+    pub(crate) cpu: Option<Cpu>,
+    /// The day on which it was measured.
+    pub(crate) date: String,
+    /// What it was measured with.
+    pub(crate) versions: Versions,
+}
+
+/// CPU microseconds for each event, of the process with the client and of the broker.
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Cpu {
+    pub(crate) ours: Option<f64>,
+    pub(crate) ours_broker: Option<f64>,
+    pub(crate) peer: Option<f64>,
+    pub(crate) peer_broker: Option<f64>,
+}
+
+impl Cpu {
+    fn of(ours: &Contender<'_>, peer: &Contender<'_>) -> Self {
+        let (ours, peer) = (ours.cpu(), peer.cpu());
+        Self { ours: ours.0, ours_broker: ours.1, peer: peer.0, peer_broker: peer.1 }
+    }
+}
+
+impl Record {
+    /// A figure, beside a peer's if there is one.
+    pub(crate) fn of(work: &str, unit: &str, ours: f64, peer: Option<(&str, f64)>, ratio: Option<f64>) -> Self {
+        let (peer_name, peer) = peer.map(|(name, figure)| (name.to_owned(), figure)).unzip();
+        Self { work: work.to_owned(), unit: unit.to_owned(), ours, peer, peer_name, ratio, ..Self::default() }
+    }
+
+    /// The ratio that is aimed at.
+    fn aimed(self, target: Option<f64>) -> Self {
+        let met = self.ratio.zip(target).map(|(ratio, target)| ratio >= target);
+        Self { target: target.filter(|_| self.ratio.is_some()), met, ..self }
+    }
+
+    fn spread(self, spread: Spread) -> Self {
+        Self { spread: Some((spread.min, spread.max)), ..self }
+    }
 }
 
 /// How a rate changes with what there is more of.
@@ -27,6 +70,9 @@ pub(crate) struct Curve {
     pub(crate) work: String,
     pub(crate) points: Vec<(usize, f64)>,
 }
+
+/// Unit of what is compared.
+const RATE: &str = "events/s";
 
 /// Everything measured so far.
 #[derive(Debug, Default)]
@@ -44,22 +90,12 @@ impl Results {
         }
         let best = |ours: bool| {
             let of = contenders.iter().filter(|c| c.ours == ours);
-            of.map(|c| (c.name, c.rate())).max_by(|a, b| a.1.median.total_cmp(&b.1.median))
+            of.max_by(|a, b| a.rate().median.total_cmp(&b.rate().median))
         };
-        let (Some((_, rate)), Some((peer_name, peer))) = (best(true), best(false)) else { return };
-        let (ours, peer) = (rate.median, peer.median);
-        let ratio = ours / peer;
-        self.records.push(Record {
-            work: work.to_owned(),
-            unit: "events/s",
-            ours,
-            spread: Some((rate.min, rate.max)),
-            peer: Some(peer),
-            peer_name: Some(peer_name.to_owned()),
-            ratio: Some(ratio),
-            target,
-            met: target.map(|target| ratio >= target),
-        });
+        let (Some(ours), Some(peer)) = (best(true), best(false)) else { return };
+        let (rate, theirs) = (ours.rate(), peer.rate().median);
+        let record = Record::of(work, RATE, rate.median, Some((peer.name, theirs)), Some(rate.median / theirs));
+        self.records.push(Record { cpu: Some(Cpu::of(ours, peer)), ..record.spread(rate).aimed(target) });
     }
 
     /// Compares pairs of contenders, each named by how its name begins (the best of them), with the ratio that is aimed at.
@@ -70,22 +106,14 @@ impl Results {
         }
         let best = |start: &str| {
             let of = contenders.iter().filter(|c| c.name.starts_with(start) && !c.samples.is_empty());
-            of.map(|c| (c.name, c.rate().median)).max_by(|a, b| a.1.total_cmp(&b.1))
+            of.max_by(|a, b| a.rate().median.total_cmp(&b.rate().median))
         };
         for (ours, peer, target) in pairs {
-            let (Some((our_name, ours)), Some((peer_name, peer))) = (best(ours), best(peer)) else { continue };
-            let ratio = ours / peer;
-            self.records.push(Record {
-                work: format!("{work}: {our_name}"),
-                unit: "events/s",
-                ours,
-                spread: None,
-                peer: Some(peer),
-                peer_name: Some(peer_name.to_owned()),
-                ratio: Some(ratio),
-                target: *target,
-                met: target.map(|target| ratio >= target),
-            });
+            let (Some(ours), Some(peer)) = (best(ours), best(peer)) else { continue };
+            let (rate, theirs) = (ours.rate(), peer.rate().median);
+            let work = format!("{work}: {}", ours.name);
+            let record = Record::of(&work, RATE, rate.median, Some((peer.name, theirs)), Some(rate.median / theirs));
+            self.records.push(Record { cpu: Some(Cpu::of(ours, peer)), ..record.spread(rate).aimed(*target) });
         }
     }
 
@@ -97,17 +125,10 @@ impl Results {
         }
         let of = found.iter().find(|(name, _)| *name == peer).map(|(_, rss)| *rss);
         for (name, rss) in found.iter().filter(|(name, _)| name.starts_with("tidings")) {
-            self.records.push(Record {
-                work: format!("{work}: {name}"),
-                unit: "MiB RSS",
-                ours: *rss,
-                spread: None,
-                peer: of,
-                peer_name: Some(peer.to_owned()),
-                ratio: of.map(|of| of / rss),
-                target: Some(1.0 / share),
-                met: of.map(|of| of * share >= *rss),
-            });
+            let ratio = of.map(|of| of / rss);
+            let peer = of.map(|of| (peer, of));
+            let record = Record::of(&format!("{work}: {name}"), "MiB RSS", *rss, peer, ratio);
+            self.records.push(record.aimed(Some(1.0 / share)));
         }
     }
 
@@ -127,33 +148,15 @@ impl Results {
             print_spread(name, unit, peer);
         }
         let ratio = peer.map(|(_, spread)| spread.median / ours.median);
-        self.records.push(Record {
-            work: work.to_owned(),
-            unit,
-            ours: ours.median,
-            spread: Some((ours.min, ours.max)),
-            peer: peer.map(|(_, spread)| spread.median),
-            peer_name: peer.map(|(name, _)| name.to_owned()),
-            ratio,
-            target: target.filter(|_| ratio.is_some()),
-            met: ratio.zip(target).map(|(ratio, target)| ratio >= target),
-        });
+        let peer = peer.map(|(name, spread)| (name, spread.median));
+        self.records.push(Record::of(work, unit, ours.median, peer, ratio).spread(ours).aimed(target));
     }
 
     /// A figure that must not exceed a limit.
     pub(crate) fn limit(&mut self, work: &str, unit: &'static str, ours: f64, limit: f64) {
         println!("\n{work}\n  tidings {ours:.1} {unit}");
-        self.records.push(Record {
-            work: work.to_owned(),
-            unit,
-            ours,
-            spread: None,
-            peer: None,
-            peer_name: None,
-            ratio: None,
-            target: Some(limit),
-            met: Some(ours <= limit),
-        });
+        let record = Record::of(work, unit, ours, None, None);
+        self.records.push(Record { target: Some(limit), met: Some(ours <= limit), ..record });
     }
 
     /// How a rate changes with what there is more of.
@@ -187,34 +190,53 @@ impl Results {
         println!("{} works measured, {} of {aimed} targets met", self.records.len(), aimed - missed);
     }
 
-    /// Writes the file.
-    pub(crate) fn write(&self, path: &Path) -> Result<(), BoxError> {
+    /// Prints what is aimed at: of this run and of the files of earlier ones, where the last measurement counts.
+    pub(crate) fn print_targets(&self) {
+        println!("\n{}", targets::table(&self.records));
+    }
+
+    /// Adds what earlier runs have written, except what was measured again.
+    pub(crate) fn merge(&mut self, files: &[PathBuf]) -> Result<(), BoxError> {
+        for file in files.iter().rev() {
+            let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+            let earlier: Vec<Record> = serde_json::from_str(&text)?;
+            let known = |one: &Record| self.records.iter().any(|r| r.work == one.work && r.peer_name == one.peer_name);
+            let new: Vec<Record> = earlier.into_iter().filter(|one| !known(one)).collect();
+            self.records.splice(0..0, new);
+        }
+        Ok(())
+    }
+
+    /// Writes the file, each record a line with the date and the versions.
+    pub(crate) fn write(&mut self, path: &Path, versions: &Versions) -> Result<(), BoxError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        std::fs::write(path, serde_json::to_vec_pretty(&self.records)?)?;
-        if let Some(folder) = path.parent() {
-            crate::report::write(folder, &self.records, &self.curves)?;
+        for record in self.records.iter_mut().filter(|record| record.date.is_empty()) {
+            (record.date, record.versions) = (report::date(), versions.clone());
         }
-        println!("written to {}, and as results.md, ratios.svg and growth.svg beside it", path.display());
+        let lines = self.records.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+        std::fs::write(path, format!("[\n{}\n]\n", lines.join(",\n")))?;
+        if let Some(folder) = path.parent() {
+            report::write(folder, &self.records, &self.curves, versions)?;
+        }
+        println!("written to {}, and as results.md, targets.md, ratios.svg and growth.svg beside it", path.display());
         Ok(())
     }
 }
 
 fn print_rates(contender: &Contender<'_>) {
     let rate = contender.rate();
-    let cpu = |which: fn(&Sample) -> Option<f64>| {
-        let spread = Spread::of(contender.samples.iter().filter_map(which));
-        if spread.max > 0.0 { format!("{:.1} µs", spread.median) } else { "–".to_owned() }
-    };
+    let (client, broker) = contender.cpu();
+    let cpu = |spent: Option<f64>| spent.map_or_else(|| "–".to_owned(), |spent| format!("{spent:.1} µs"));
     println!(
         "  {:<38} {:>9.0} /s ({:.0}–{:.0})  cpu/event: client {}, broker {}",
         contender.name,
         rate.median,
         rate.min,
         rate.max,
-        cpu(|s| s.client_cpu),
-        cpu(|s| s.broker_cpu),
+        cpu(client),
+        cpu(broker),
     );
 }
 

@@ -30,7 +30,7 @@ pub(crate) async fn run(options: &Options, results: &mut Results) -> Result<(), 
     Ok(())
 }
 
-async fn ours(synchronous: &str, events: usize) -> Result<Sample, BoxError> {
+pub(crate) async fn ours(synchronous: &str, events: usize) -> Result<Sample, BoxError> {
     let (_folder, broker) = fresh(synchronous).await?;
     publish_batches(&broker.publisher().exchange(EXCHANGE)?, events).await?;
     let (count, last) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
@@ -58,7 +58,7 @@ async fn ours(synchronous: &str, events: usize) -> Result<Sample, BoxError> {
     Ok(sample)
 }
 
-async fn peer(synchronous: &str, events: usize) -> Result<Sample, BoxError> {
+pub(crate) async fn peer(synchronous: &str, events: usize) -> Result<Sample, BoxError> {
     let synchronous = synchronous.to_owned();
     tokio::task::spawn_blocking(move || {
         let folder = tempfile::tempdir()?;

@@ -55,7 +55,7 @@ pub(crate) async fn fresh(synchronous: &str) -> Result<(TempDir, Broker), BoxErr
     Ok((folder, broker))
 }
 
-async fn ours(synchronous: &str, events: usize, in_flight: usize) -> Result<Sample, BoxError> {
+pub(crate) async fn ours(synchronous: &str, events: usize, in_flight: usize) -> Result<Sample, BoxError> {
     let (_folder, broker) = fresh(synchronous).await?;
     let publisher = broker.publisher().exchange(EXCHANGE)?;
     publisher.publish(event::ours(0)?).await?;
@@ -76,7 +76,7 @@ async fn ours(synchronous: &str, events: usize, in_flight: usize) -> Result<Samp
     Ok(sample)
 }
 
-async fn in_batches(synchronous: &str, events: usize) -> Result<Sample, BoxError> {
+pub(crate) async fn in_batches(synchronous: &str, events: usize) -> Result<Sample, BoxError> {
     let (_folder, broker) = fresh(synchronous).await?;
     let publisher = broker.publisher().exchange(EXCHANGE)?;
     let watch = Watch::start(None);
@@ -95,7 +95,7 @@ pub(crate) async fn publish_batches(publisher: &Publisher, events: usize) -> Res
     Ok(())
 }
 
-async fn peer(synchronous: &str, events: usize, size: usize) -> Result<Sample, BoxError> {
+pub(crate) async fn peer(synchronous: &str, events: usize, size: usize) -> Result<Sample, BoxError> {
     let synchronous = synchronous.to_owned();
     tokio::task::spawn_blocking(move || {
         let folder = tempfile::tempdir()?;

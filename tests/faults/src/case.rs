@@ -83,7 +83,7 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
         } else {
             of_sqlite(&server, options.long, &mut all);
         }
-        for (name, plan) in ordered::Plan::all(&server, options.long, options.events) {
+        for (name, plan) in ordered::Plan::all(&server, options.long, options.events, options.keys.is_some()) {
             let ground = if plan.private { Ground::Private } else { Ground::Shared };
             all.push(Case::new(&server, name, ground, Vec::new()).of(Kind::Ordered(plan)));
         }

@@ -60,8 +60,8 @@ impl Plan {
         }
     }
 
-    /// The plans of a profile for one server, with their names.
-    pub(crate) fn all(server: &Server, long: bool, events: u64) -> Vec<(&'static str, Self)> {
+    /// The plans of a profile for one server, with their names. Where the keys are given, SQLite has all of their events.
+    pub(crate) fn all(server: &Server, long: bool, events: u64, keyed: bool) -> Vec<(&'static str, Self)> {
         use Disturbance::{Cut, Deploy, Freeze, Kill, KillBroker, Scale};
         let mixed = |kills: usize, others: &[Disturbance], times: usize| {
             let mut all = vec![Kill; kills];
@@ -75,6 +75,9 @@ impl Plan {
         if !server.is_rabbitmq() {
             let mut sqlite = Self::new(mixed(kills, &[Freeze, Deploy], times), count);
             sqlite.members = 4;
+            if keyed {
+                sqlite.events = events;
+            }
             return if long { vec![("ordered", sqlite)] } else { Vec::new() };
         }
         let plan = Self::new(mixed(kills, &[Freeze, Cut, Deploy], times), count);
