@@ -1,6 +1,8 @@
 //! The outbox: the scenarios of `tests/conformance/outbox` on each database, and what only relays can show.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "outbox/clocks.rs"]
+mod clocks;
 #[path = "../../tests/conformance/outbox/connection.rs"]
 mod connection;
 #[path = "outbox/database.rs"]

@@ -1,13 +1,18 @@
-//! The outbox in any SQL database: what relays read and settle. Their leases are in `leases`, what operators ask in `care`.
+//! The outbox in any SQL database: what relays read and settle. Rows that wait for their time are in `due`, leases in
+//! `leases`, what operators ask in `care`.
 
 mod care;
+mod due;
 mod leases;
+mod sights;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
+use self::sights::Sights;
 use super::driver::{Driver, Output, Reader};
 use super::insert::{OutboxWriter, PARTS, text};
 use super::statement::Sql;
@@ -42,6 +47,7 @@ pub(crate) struct SqlStore {
     relay: String,
     part: String,
     tables: Tables,
+    sights: Mutex<Sights>,
 }
 
 impl SqlStore {
@@ -53,6 +59,7 @@ impl SqlStore {
             relay: tables.relay(dialect),
             part: tables.part(dialect),
             tables,
+            sights: Mutex::default(),
             driver,
         }
     }
@@ -114,16 +121,16 @@ impl SqlStore {
     fn settle_failed(&self, owner: &str, settled: &Settled) -> Vec<Statement> {
         let mut statements = Vec::new();
         for failed in &settled.failed {
-            let (state, after) = match failed.retry_after {
-                Some(after) => (RETRYING, Value::Int(micros(after))),
-                None => (FAILED, Value::Null),
+            let now = self.dialect().now();
+            let (state, after, tried) = match failed.retry_after {
+                Some(after) => (RETRYING, Value::Int(micros(after)), now),
+                None => (FAILED, Value::Null, "NULL"),
             };
             let error = crate::error::shorten(&failed.error, MAX_ERROR);
             let sql = self
                 .sql(&format!(
-                    "UPDATE {} SET state = {state}, attempts = attempts + 1, available_at = {} + ",
-                    self.found_by_id(),
-                    self.dialect().now()
+                    "UPDATE {} SET state = {state}, attempts = attempts + 1, processed_at = {tried}, available_at = {now} + ",
+                    self.found_by_id()
                 ))
                 .bind(after)
                 .sql(", last_error = ")
@@ -151,21 +158,6 @@ impl SqlStore {
         let sql =
             sql.sql(&format!(" WHERE state IN ({READY}, {RETRYING}) AND id")).any_of(settled.done.iter().copied());
         Some(self.held_by(sql, owner).done())
-    }
-
-    /// Microseconds until the next row falls due.
-    async fn next_due(&self, parts: &[u16]) -> Result<Option<i64>> {
-        let now = self.dialect().now();
-        let mut sql = self.sql("SELECT ");
-        for state in [SCHEDULED, RETRYING] {
-            let first =
-                format!("(SELECT available_at FROM {} WHERE state = {state} AND available_at IS NOT NULL", self.outbox);
-            sql = Self::of_parts(sql.sql(&first), parts);
-            sql.push(&format!(" ORDER BY available_at LIMIT 1) - {now}, "));
-        }
-        let rows = self.driver.run(sql.sql("0").done()).await?.rows;
-        let mut due = rows.into_iter().flatten().take(2).filter_map(Option::<i64>::from);
-        Ok(due.next().map(|first| due.next().map_or(first, |second| first.min(second))))
     }
 
     async fn rows(&self, statement: Statement) -> Result<Vec<OutboxRow>> {
@@ -251,28 +243,11 @@ impl OutboxStore for SqlStore {
     }
 
     async fn poll_retries(&self, parts: &[u16], most: usize) -> Result<Vec<OutboxRow>> {
-        let now = self.dialect().now();
-        let sql =
-            self.sql(&format!("SELECT {ROW} FROM {} WHERE state = {RETRYING} AND available_at <= {now}", self.outbox));
-        let sql = Self::of_parts(sql, parts).sql(" ORDER BY available_at, id LIMIT ").bind(count(most));
-        self.rows(sql.done()).await
+        self.due_retries(parts, most).await
     }
 
     async fn promote(&self, parts: &[u16]) -> Result<Option<Duration>> {
-        let (now, outbox) = (self.dialect().now(), &self.outbox);
-        let Some(left) = self.next_due(parts).await? else { return Ok(None) };
-        if left > 0 {
-            return Ok(Some(duration(left)));
-        }
-        let due = self.sql(&format!("SELECT id FROM {outbox} WHERE state = {SCHEDULED} AND available_at <= {now}"));
-        let due = Self::of_parts(due, parts).sql(" ORDER BY available_at LIMIT ").bind(count(SOME));
-        let ids = numbers(self.driver.run(due.done()).await?);
-        let sql = self.sql(&format!(
-            "UPDATE {} SET state = {READY}, available_at = NULL WHERE state = {SCHEDULED} AND id",
-            self.found_by_id()
-        ));
-        self.driver.run(sql.any_of(ids).done()).await?;
-        Ok(self.next_due(parts).await?.map(duration))
+        self.promote_due(parts).await
     }
 
     async fn settle(&self, owner: &str, settled: Settled) -> Result<()> {

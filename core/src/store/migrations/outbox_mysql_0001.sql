@@ -15,7 +15,7 @@ CREATE TABLE tidings_outbox (
     available_at bigint,                             -- states 1 and 3: not published before
     attempts     int             NOT NULL DEFAULT 0,
     last_error   varbinary(2048),
-    processed_at bigint,
+    processed_at bigint,                             -- state 3: when it was last tried
     PRIMARY KEY (id),
     UNIQUE KEY tidings_outbox_event_index (event_id),
     KEY tidings_outbox_due_index (state, available_at, id),
@@ -27,7 +27,7 @@ CREATE TABLE tidings_outbox_relay (
     owner      varbinary(64) PRIMARY KEY,
     fence      varbinary(64) NOT NULL, -- the transport that fences what it publishes, or ''
     until      bigint        NOT NULL,
-    started_at bigint        NOT NULL
+    started_at bigint        NOT NULL  -- when the lease began; it ends at until
 ) ENGINE = InnoDB;
 
 -- Which relay has which part of the keys.
@@ -55,6 +55,6 @@ SELECT id,
        CONVERT(tenant USING utf8mb4) AS tenant,
        attempts,
        CONVERT(last_error USING utf8mb4) AS last_error,
-       created_at, available_at, processed_at,
+       created_at, available_at, CASE state WHEN 5 THEN processed_at END AS processed_at,
        octet_length(body) AS bytes
 FROM tidings_outbox;

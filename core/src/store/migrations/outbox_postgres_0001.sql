@@ -14,7 +14,7 @@ CREATE TABLE tidings_outbox (
     available_at bigint,                      -- states 1 and 3: not published before
     attempts     integer  NOT NULL DEFAULT 0,
     last_error   text,
-    processed_at bigint,
+    processed_at bigint,                      -- state 3: when it was last tried
     PRIMARY KEY (state, id),
     UNIQUE (event_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
@@ -28,7 +28,7 @@ CREATE TABLE tidings_outbox_relay (
     owner      text   PRIMARY KEY,
     fence      text   NOT NULL, -- the transport that fences what it publishes, or ''
     until      bigint NOT NULL,
-    started_at bigint NOT NULL
+    started_at bigint NOT NULL  -- when the lease began; it ends at until
 );
 
 -- Which relay has which part of the keys.
@@ -45,6 +45,6 @@ SELECT id,
        event_id, routing_key, ordering_key, tenant, attempts, last_error,
        to_timestamp(created_at / 1000000.0) AS created_at,
        to_timestamp(available_at / 1000000.0) AS available_at,
-       to_timestamp(processed_at / 1000000.0) AS processed_at,
+       CASE state WHEN 5 THEN to_timestamp(processed_at / 1000000.0) END AS processed_at,
        octet_length(body) AS bytes
 FROM tidings_outbox;

@@ -14,7 +14,7 @@ CREATE TABLE tidings_outbox (
     available_at INTEGER,                    -- states 1 and 3: not published before
     attempts     INTEGER NOT NULL DEFAULT 0,
     last_error   TEXT,
-    processed_at INTEGER
+    processed_at INTEGER                     -- state 3: when it was last tried
 ) STRICT;
 CREATE INDEX tidings_outbox_ready_index ON tidings_outbox (id) WHERE state = 0;
 CREATE INDEX tidings_outbox_due_index ON tidings_outbox (state, available_at) WHERE state IN (1, 3);
@@ -26,7 +26,7 @@ CREATE TABLE tidings_outbox_relay (
     owner      TEXT    PRIMARY KEY,
     fence      TEXT    NOT NULL, -- the transport that fences what it publishes, or ''
     until      INTEGER NOT NULL,
-    started_at INTEGER NOT NULL
+    started_at INTEGER NOT NULL  -- when the lease began; it ends at until
 ) STRICT;
 
 -- Which relay has which part of the keys.
@@ -44,6 +44,6 @@ SELECT id,
        event_id, routing_key, ordering_key, tenant, attempts, last_error,
        datetime(created_at / 1000000, 'unixepoch') AS created_at,
        datetime(available_at / 1000000, 'unixepoch') AS available_at,
-       datetime(processed_at / 1000000, 'unixepoch') AS processed_at,
+       CASE state WHEN 5 THEN datetime(processed_at / 1000000, 'unixepoch') END AS processed_at,
        length(body) AS bytes
 FROM tidings_outbox;

@@ -76,7 +76,7 @@ impl SqlStore {
 
     pub(super) async fn retry_rows(&self, ids: &[i64]) -> Result<u64> {
         let sql = self.sql(&format!(
-            "UPDATE {} SET state = {RETRYING}, attempts = 0, available_at = {} WHERE state = {FAILED} AND id",
+            "UPDATE {} SET state = {RETRYING}, attempts = 0, processed_at = NULL, available_at = {} WHERE state = {FAILED} AND id",
             self.found_by_id(),
             self.dialect().now()
         ));

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{SqlStore, duration, micros, numbers};
+use super::sights::Entry;
+use super::{SqlStore, micros, numbers};
 use crate::Result;
 use crate::outbox::Member;
 use crate::store::driver::Reader;
@@ -25,24 +26,31 @@ impl SqlStore {
     pub(super) async fn prolong(&self, owner: &str, lease: Duration) -> Result<Vec<Member>> {
         let now = self.driver.lease_clock();
         let prolong = self
-            .sql(&format!("UPDATE {} SET until = {now} + ", self.relay))
+            .sql(&format!("UPDATE {} SET started_at = {now}, until = {now} + ", self.relay))
             .bind(micros(lease))
             .sql(" WHERE owner = ")
             .bind(self.text(owner));
-        let list = self.sql(&format!("SELECT owner, fence, until - {now} FROM {}", self.relay));
+        let relay = &self.relay;
+        let list = self.sql(&format!("SELECT owner, fence, until - {now}, until, until - started_at FROM {relay}"));
         self.driver.run(prolong.done()).await?;
-        let members = self.driver.run(list.done()).await?.rows.into_iter().map(|row| {
+        let entries = self.driver.run(list.done()).await?.rows.into_iter().map(|row| {
             let mut row = Reader::new(row);
-            let (owner, fence) = (row.text().unwrap_or_default(), row.text().unwrap_or_default());
-            Member { owner, fence, left: duration(row.int().unwrap_or(0)) }
+            Entry {
+                owner: row.text().unwrap_or_default(),
+                fence: row.text().unwrap_or_default(),
+                left: row.int().unwrap_or(0),
+                until: row.int().unwrap_or(0),
+                lease: row.int().unwrap_or(0),
+            }
         });
-        Ok(members.collect())
+        Ok(self.sights.lock().look(entries.collect()))
     }
 
     pub(super) async fn remove_expired(&self, owner: &str) -> Result<bool> {
-        let now = self.driver.lease_clock();
-        let sql = self.sql(&format!("DELETE FROM {} WHERE until <= {now} AND owner = ", self.relay));
-        let evict = sql.bind(self.text(owner)).done();
+        let Some(until) = self.sights.lock().ended(owner) else { return Ok(false) };
+        // As it was seen: a renewal since then keeps it.
+        let sql = self.sql(&format!("DELETE FROM {} WHERE until = ", self.relay)).bind(until);
+        let evict = sql.sql(" AND owner = ").bind(self.text(owner)).done();
         let outputs = self.driver.transaction(self.turn().into_iter().chain([evict]).collect()).await?;
         Ok(outputs.last().is_some_and(|output| output.affected > 0))
     }
