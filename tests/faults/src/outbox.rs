@@ -2,6 +2,7 @@
 //! handlers with an inbox, while one after the other is killed or frozen, the database and the broker too.
 
 mod plan;
+mod report;
 mod secrets;
 mod servers;
 mod strike;
@@ -23,7 +24,7 @@ use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::run::{DIRECTORY_SAVED, Verdict};
 use crate::servers::Refused;
-use crate::tally::{Report, Tally};
+use crate::tally::Report;
 
 /// Processes that write, relay, and handle with an inbox, each.
 const CREW: u64 = 2;
@@ -67,6 +68,8 @@ struct OutboxRun<'a> {
     seen: u64,
     /// What struck, and how long after the start.
     struck: Vec<(Duration, Blow)>,
+    /// What had arrived twice before each of them.
+    duplicated_before: Vec<u64>,
     started: Instant,
     /// Prefix of the writer that says that it has written and not committed.
     written: Option<String>,
@@ -91,6 +94,9 @@ impl<'a> OutboxRun<'a> {
         };
         for name in plan.database.server().into_iter().chain(["rabbitmq3"]) {
             servers.may_disturb(name)?;
+        }
+        if plan.blows.contains(&Blow::StepDatabaseClock) {
+            servers.set_clock(0)?;
         }
         let mut rng = Rng::with_seed(seed);
         let mut blows = plan.blows.clone();
@@ -121,6 +127,7 @@ impl<'a> OutboxRun<'a> {
             incarnations: 0,
             seen: 0,
             struck: Vec::new(),
+            duplicated_before: Vec::new(),
             started: Instant::now(),
             written: None,
             healed: None,
@@ -288,10 +295,14 @@ impl<'a> OutboxRun<'a> {
         Ok(client)
     }
 
+    fn batch(&self) -> usize {
+        if self.rate.is_some() { 100 } else { 1000 }
+    }
+
     fn relay(&mut self) -> Result<(), String> {
         let mut client = self.client(false)?;
         let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        client.ask(Command::Relay { lease_ms, batch: if self.rate.is_some() { 100 } else { 1000 } }, ANSWER)?;
+        client.ask(Command::Relay { lease_ms, batch: self.batch() }, ANSWER)?;
         self.relays.push(client);
         Ok(())
     }
@@ -340,61 +351,10 @@ impl<'a> OutboxRun<'a> {
         self.crew.work(client, Command::Write(work), prefix, count)
     }
 
-    fn report(self, effects: &Ledger) -> Report {
-        let back: Vec<String> = self.back_after.iter().map(|d| format!("{:.1}", d.as_secs_f64())).collect();
-        let l = &self.ledger;
-        let text = format!(
-            "{} committed, {} lost, {} invented, {} out of order, {} arrived twice; {} effects, {} missing, {} twice; \
-             {} rolled back, {} unknown; {} blows, arriving again after {} s",
-            l.confirmed,
-            l.missing,
-            l.invented.len(),
-            self.disordered.len(),
-            l.duplicated,
-            effects.confirmed - effects.missing,
-            effects.missing,
-            effects.duplicated,
-            l.forbidden,
-            self.unknown,
-            self.struck.len(),
-            back.join(" "),
-        );
-        let mut wrong = Vec::new();
-        for (what, missing) in [("lost", l), ("without effect", effects)] {
-            if missing.missing > 0 {
-                wrong.push(format!("{what}: {}", missing.examples_of_missing().join(" ")));
-            }
-        }
-        let all = [("invented", &l.invented), ("effects invented", &effects.invented), ("told twice", &l.nonsense)];
-        for (what, all) in all.into_iter().chain([("out of order", &self.disordered)]) {
-            if !all.is_empty() {
-                wrong.push(format!("{what}: {}", all[..all.len().min(5)].join(" ")));
-            }
-        }
-        if effects.duplicated > 0 {
-            wrong.push("effects twice".to_owned());
-        }
-        if !self.blows.is_empty() || self.healed.is_some() {
-            wrong.push(format!("{} blows never struck", self.blows.len()));
-        }
-        if !wrong.is_empty() {
-            wrong.extend(self.struck.iter().map(|(at, blow)| format!("{blow:?} at {:.1} s", at.as_secs_f64())));
-        }
-        let tally = Tally {
-            events: l.confirmed,
-            faults: self.struck.len() as u64,
-            lost: l.missing + effects.missing,
-            invented: (l.invented.len() + effects.invented.len()) as u64,
-            duplicated: l.duplicated,
-            effects_twice: effects.duplicated,
-            out_of_order: self.disordered.len() as u64,
-            ..Tally::default()
-        };
-        wrong.extend(self.dismiss().err());
-        Report { text, wrong, tally }
-    }
-
     fn dismiss(mut self) -> Result<(), String> {
+        if self.struck.iter().any(|(_, blow)| *blow == Blow::StepDatabaseClock) {
+            strike::said(self.servers.set_clock(0))?;
+        }
         for relay in std::mem::take(&mut self.relays) {
             relay.finish(ANSWER)?;
         }

@@ -19,6 +19,7 @@ impl OutboxRun<'_> {
     /// Does it, and hears meanwhile what the others say.
     pub(super) fn strike(&mut self, blow: Blow) -> Result<(), String> {
         self.struck.push((self.started.elapsed(), blow));
+        self.duplicated_before.push(self.ledger.duplicated);
         match blow {
             Blow::KillWriter => self.kill_writer()?,
             Blow::KillBeforeCommit => self.kill_before_commit()?,
@@ -42,6 +43,10 @@ impl OutboxRun<'_> {
             Blow::KillDatabase => said(self.servers.restart(self.database.name()))?,
             Blow::KillBroker => said(self.servers.restart_broker())?,
             Blow::StepClock => self.step_clocks()?,
+            Blow::StepDatabaseClock => {
+                let step = if self.rng.bool() { HOUR } else { -HOUR };
+                said(self.servers.set_clock(step))?;
+            }
         }
         (self.healed, self.progress) = (Some(Instant::now()), Instant::now());
         Ok(())
@@ -106,6 +111,6 @@ impl OutboxRun<'_> {
     }
 }
 
-fn said(done: Result<(), Refused>) -> Result<(), String> {
+pub(super) fn said(done: Result<(), Refused>) -> Result<(), String> {
     done.map_err(|(Refused::Failed(why) | Refused::Skip(why))| why)
 }
