@@ -11,6 +11,9 @@ mod database;
 mod inbox;
 #[path = "outbox/kills.rs"]
 mod kills;
+#[cfg(unix)]
+#[path = "outbox/pooler.rs"]
+mod pooler;
 #[path = "outbox/relays.rs"]
 mod relays;
 #[path = "outbox/scenario.rs"]

@@ -32,13 +32,18 @@ pub(crate) struct Database {
     folder: Option<tempfile::TempDir>,
 }
 
-fn postgres_url() -> String {
+pub(crate) fn postgres_url() -> String {
     std::env::var("DATABASE_URL").unwrap_or_else(|_| "postgres://tidings:tidings@127.0.0.1:5432/tidings".to_owned())
 }
 
 impl Database {
     pub(crate) async fn postgres() -> Result<Self, tidings::Error> {
         Self::open(&postgres_url(), Dialect::Postgres).await
+    }
+
+    /// PostgreSQL at another address.
+    pub(crate) async fn postgres_at(url: &str) -> Result<Self, tidings::Error> {
+        Self::open(url, Dialect::Postgres).await
     }
 
     /// The outbox that another process has made.

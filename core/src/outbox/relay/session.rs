@@ -42,6 +42,18 @@ pub(super) struct Session<'a> {
     /// When the next row of our parts falls due, as far as is known.
     due_at: Option<Instant>,
     idle: Duration,
+    ears: Ears,
+}
+
+/// Whether the wake-up says when there is something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ears {
+    Hearing,
+    /// The relay looks without having been told to.
+    Listening,
+    /// There was something, and nothing was said: a writer that does not notify, or a pooler that lets no notification
+    /// through. The relay polls as if there was no wake-up, until it says something.
+    Deaf,
 }
 
 impl<'a> Session<'a> {
@@ -61,6 +73,7 @@ impl<'a> Session<'a> {
             promote_at: now,
             due_at: None,
             idle: IDLE,
+            ears: Ears::Hearing,
         })
     }
 
@@ -129,6 +142,10 @@ impl<'a> Session<'a> {
         if page.rows.is_empty() {
             return Ok(false);
         }
+        if self.ears == Ears::Listening {
+            tracing::debug!("rows were there that no wake-up told of: polling");
+            self.ears = Ears::Deaf;
+        }
         self.idle = IDLE;
         let stopped = self.worker.stopped.clone();
         self.sender.page(page.rows, &mut self.gate, &self.tenure, &stopped).await?;
@@ -141,23 +158,28 @@ impl<'a> Session<'a> {
         if self.idle == IDLE && !coalesce.is_zero() {
             tokio::time::sleep(coalesce).await;
         }
-        let most = match &self.worker.wake_up {
-            Some(_) => self.worker.settings.poll_interval.saturating_mul(10),
-            None => self.worker.settings.poll_interval,
-        };
-        let pause = if self.worker.wake_up.is_some() { most } else { self.idle.min(most) };
+        let told = self.worker.wake_up.is_some() && self.ears != Ears::Deaf;
+        let most = self.worker.settings.poll_interval.saturating_mul(if told { 10 } else { 1 });
+        let pause = if told { most } else { self.idle.min(most) };
         self.idle = (self.idle * 2).min(most);
         let now = Instant::now();
         let until =
             [self.due_at, self.gate.due()].into_iter().flatten().map(|at| at.saturating_duration_since(now)).min();
-        self.wait(until.map_or(pause, |until| until.min(pause)), true).await;
+        let time = until.map_or(pause, |until| until.min(pause));
+        let woken = self.wait(time, true).await;
+        if woken {
+            self.ears = Ears::Hearing;
+        } else if told {
+            // What falls due by itself is not told of.
+            self.ears = if time == pause { Ears::Listening } else { Ears::Hearing };
+        }
         if self.due_at.is_some_and(|due| due <= Instant::now()) {
             self.promote_at = Instant::now();
         }
     }
 
-    /// Waits for a wake-up, for news about the other relays, or for `time` to pass.
-    async fn wait(&mut self, time: Duration, woken: bool) {
+    /// Waits for a wake-up, for news about the other relays, or for `time` to pass. Whether it was the wake-up.
+    async fn wait(&mut self, time: Duration, woken: bool) -> bool {
         let mut stopped = self.worker.stopped.clone();
         let mut news = self.tenure.news.clone();
         let round = self.round;
@@ -171,11 +193,13 @@ impl<'a> Session<'a> {
             () = wake_up => {
                 // Rows that were written for later count too.
                 self.promote_at = self.promote_at.min(Instant::now() + COALESCE);
+                return true;
             }
             _ = stopped.wait_for(|stopped| *stopped) => {}
             _ = news.wait_for(|news| news.round > round) => {}
             () = tokio::time::sleep(time) => {}
         }
+        false
     }
 
     /// Takes over from relays whose time has passed, and takes or gives parts so that all have the same share.
