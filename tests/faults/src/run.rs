@@ -187,13 +187,15 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// A subscriber that has to show that it consumes again may find that the others have handled everything.
+    /// A subscriber that has to show that it consumes again may find that the others have handled everything; and where publishes
+    /// fail at once, as on a full disk, all of them may be over before everything has struck.
     fn leave_something(&mut self) -> Result<(), Refused> {
         let waiting = self.healed.is_some_and(|healed| healed.elapsed() < self.patience());
-        if waiting && self.crew.publishers.is_empty() && self.ledger.missing == 0 {
-            self.publish(PROBES)?;
+        let struck = self.plan.is_empty() || self.healed.is_some();
+        if !self.crew.publishers.is_empty() || self.ledger.missing > 0 || (struck && !waiting) {
+            return Ok(());
         }
-        Ok(())
+        self.publish(if waiting { PROBES } else { self.events / 10 })
     }
 
     fn step(&mut self) -> Result<(), Refused> {

@@ -50,14 +50,18 @@ fn number(line: &Map<String, Value>, field: &str) -> u64 {
     line.get(field).and_then(Value::as_u64).unwrap_or_default()
 }
 
+fn key(line: &Map<String, Value>) -> Option<&str> {
+    line.get("key").and_then(Value::as_str).filter(|key| !key.is_empty())
+}
+
 fn time(line: &Map<String, Value>) -> i64 {
     line.get("at_us").and_then(Value::as_i64).unwrap_or_default()
 }
 
 impl Diary {
-    /// A handler says that it begins.
+    /// A handler says that it begins. Events without a key have no order.
     pub(crate) fn begin(&mut self, client: usize, line: &Map<String, Value>) {
-        let key = line.get("key").and_then(Value::as_str).unwrap_or_default();
+        let Some(key) = key(line) else { return };
         let (seq, attempt) = (number(line, "seq"), number(line, "attempt"));
         let run = Run { client, seq, attempt, begin: time(line), end: None, ok: false };
         self.keys.entry(key.to_owned()).or_default().push(run);
@@ -65,7 +69,7 @@ impl Diary {
 
     /// A handler says how it ended.
     pub(crate) fn end(&mut self, client: usize, line: &Map<String, Value>) {
-        let key = line.get("key").and_then(Value::as_str).unwrap_or_default();
+        let Some(key) = key(line) else { return };
         let seq = number(line, "seq");
         let runs = self.keys.entry(key.to_owned()).or_default();
         if let Some(run) = runs.iter_mut().rev().find(|r| r.client == client && r.seq == seq && r.end.is_none()) {
@@ -190,6 +194,17 @@ mod tests {
         run(&mut diary, 1, 4, 4, (60, 65));
         let found = diary.judge(3);
         assert_eq!((found.violations.len(), found.attempts.len(), found.overlaps.len()), (2, 1, 0));
+    }
+
+    #[test]
+    fn events_without_a_key_are_in_any_order() {
+        let mut diary = Diary::default();
+        for seq in [2, 1] {
+            diary.begin(1, &line("", seq, 0, 10, ""));
+            diary.end(1, &line("", seq, 0, 20, "ok"));
+        }
+        let found = diary.judge(3);
+        assert!(found.violations.is_empty() && found.overlaps.is_empty());
     }
 
     #[test]
