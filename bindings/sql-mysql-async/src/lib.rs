@@ -2,15 +2,25 @@
 //!
 //! The statement is rendered by [`tidings::outbox::OutboxWriter`]; this crate runs it.
 //!
-//! ```no_run
-//! # async fn run(connection: &mut mysql_async::Conn) -> Result<(), tidings::BoxError> {
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), tidings::BoxError> {
+//! # let Ok(url) = std::env::var("MYSQL_URL") else { return Ok(()) };
+//! # let mut connection = mysql_async::Conn::from_url(&url).await?;
+//! # connection.query_drop("CREATE TEMPORARY TABLE orders (id int PRIMARY KEY)").await?;
+//! # let schema = tidings::outbox::outbox_schema(Dialect::MySql, &Default::default());
+//! # for table in schema.split(";\n").filter(|sql| sql.contains("CREATE TABLE `tidings_outbox` ")) {
+//! #     connection.query_drop(table.replace("CREATE TABLE", "CREATE TEMPORARY TABLE")).await?;
+//! # }
 //! use mysql_async::TxOpts;
+//! use mysql_async::prelude::Queryable;
 //! use tidings::DomainEvent;
 //! use tidings::outbox::{Dialect, OutboxWriter};
 //!
 //! let outbox = OutboxWriter::new(Dialect::MySql);
 //! let mut tx = connection.start_transaction(TxOpts::default()).await?;
-//! tidings_mysql_async::add(&outbox, &mut tx, &[DomainEvent::from_json("order.placed", "{}")?.into()]).await?;
+//! tx.query_drop("INSERT INTO orders VALUES (7)").await?;
+//! tidings_mysql_async::add(&outbox, &mut tx, &[DomainEvent::new("order.placed", &7)?.into()]).await?;
 //! tx.commit().await?;
 //! # Ok(()) }
 //! ```

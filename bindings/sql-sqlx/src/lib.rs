@@ -2,14 +2,21 @@
 //!
 //! The statement is rendered by [`tidings::outbox::OutboxWriter`]; this crate runs it.
 //!
-//! ```no_run
-//! # async fn run(pool: sqlx::PgPool) -> Result<(), tidings::BoxError> {
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), tidings::BoxError> {
+//! # let Ok(url) = std::env::var("DATABASE_URL") else { return Ok(()) };
+//! # let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect(&url).await?;
+//! # let schema = tidings::outbox::outbox_schema(Dialect::Postgres, &Default::default());
+//! # let script = format!("SET search_path = pg_temp; CREATE TABLE orders (id int PRIMARY KEY); {schema}");
+//! # sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&pool).await?;
 //! use tidings::DomainEvent;
 //! use tidings::outbox::{Dialect, OutboxWriter};
 //!
 //! let outbox = OutboxWriter::new(Dialect::Postgres);
 //! let mut tx = pool.begin().await?;
-//! tidings_sqlx::postgres::add(&outbox, &mut tx, &[DomainEvent::from_json("order.placed", "{}")?.into()]).await?;
+//! sqlx::query("INSERT INTO orders VALUES (7)").execute(&mut *tx).await?;
+//! tidings_sqlx::postgres::add(&outbox, &mut tx, &[DomainEvent::new("order.placed", &7)?.into()]).await?;
 //! tx.commit().await?;
 //! # Ok(()) }
 //! ```

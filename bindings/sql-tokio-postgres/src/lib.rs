@@ -2,15 +2,21 @@
 //!
 //! The statement is rendered by [`tidings::outbox::OutboxWriter`]; this crate runs it.
 //!
-//! ```no_run
-//! # async fn run(client: &mut tokio_postgres::Client) -> Result<(), tidings::BoxError> {
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), tidings::BoxError> {
+//! # let Ok(url) = std::env::var("DATABASE_URL") else { return Ok(()) };
+//! # let (mut client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+//! # tokio::spawn(connection);
+//! # client.batch_execute("SET search_path = pg_temp; CREATE TABLE orders (id int PRIMARY KEY)").await?;
+//! # client.batch_execute(&tidings::outbox::outbox_schema(Dialect::Postgres, &Default::default())).await?;
 //! use tidings::DomainEvent;
 //! use tidings::outbox::{Dialect, OutboxWriter};
 //!
 //! let outbox = OutboxWriter::new(Dialect::Postgres);
 //! let tx = client.transaction().await?;
-//! tx.execute("UPDATE …", &[]).await?;
-//! tidings_tokio_postgres::add(&outbox, &tx, &[DomainEvent::from_json("order.placed", "{}")?.into()]).await?;
+//! tx.execute("INSERT INTO orders VALUES (7)", &[]).await?;
+//! tidings_tokio_postgres::add(&outbox, &tx, &[DomainEvent::new("order.placed", &7)?.into()]).await?;
 //! tx.commit().await?;
 //! # Ok(()) }
 //! ```

@@ -16,12 +16,15 @@ const SOME: u32 = 1000;
 ///
 /// Handlers claim with [`InboxWriter`], in their own transaction.
 ///
-/// ```no_run
-/// # async fn run() -> tidings::Result<()> {
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), tidings::BoxError> {
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
 /// use std::time::Duration;
 /// use tidings::inbox::Inbox;
 ///
-/// let inbox = Inbox::connect("postgres://me@localhost/app", "tidings_inbox").await?;
+/// let inbox = Inbox::connect("sqlite:app.db", "tidings_inbox").await?; // or postgres://me@localhost/app, mysql://…
 /// inbox.install().await?;
 /// let forgotten = inbox.forget(Duration::from_secs(7 * 24 * 3600)).await?;
 /// # Ok(()) }

@@ -17,14 +17,17 @@ const SOME: usize = 1000;
 /// Programs write into it with [`OutboxWriter`](super::OutboxWriter), in their own transaction; this handle has
 /// connections of its own, for the relay and for looking after the rows.
 ///
-/// ```no_run
-/// # async fn run() -> tidings::Result<()> {
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), tidings::BoxError> {
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
 /// use tidings::Broker;
 /// use tidings::outbox::Outbox;
 ///
-/// let outbox = Outbox::connect("postgres://me@localhost/app").await?;
+/// let outbox = Outbox::connect("sqlite:app.db").await?; // or postgres://me@localhost/app, mysql://…
 /// outbox.install().await?;
-/// let broker = Broker::connect("amqp://localhost").await?;
+/// let broker = Broker::connect("sqlite:events.db").await?; // or amqp://localhost
 /// let relay = outbox.relay(&broker).start().await?;
 /// // …
 /// relay.stop().await?;

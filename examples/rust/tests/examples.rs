@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The examples that are built, with their binaries.
 fn examples() -> BTreeMap<&'static str, &'static str> {
@@ -35,6 +35,23 @@ fn every_example_prints_what_is_expected() {
         let expected = std::fs::read_to_string(here().join(format!("../expected/{name}.txt"))).unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{name}");
     }
+}
+
+/// It runs until Ctrl-C.
+#[cfg(unix)]
+#[test]
+fn the_program_of_the_readme_handles_its_event_and_stops() {
+    use std::io::{BufRead as _, BufReader};
+
+    let folder = tempfile::tempdir().unwrap();
+    let program = Command::new(env!("CARGO_BIN_EXE_readme")).current_dir(folder.path()).stdout(Stdio::piped()).spawn();
+    let mut program = program.unwrap();
+    let mut line = String::new();
+    BufReader::new(program.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "billing 7\n");
+    let signalled = Command::new("kill").args(["-INT", &program.id().to_string()]).status().unwrap();
+    assert!(signalled.success());
+    assert!(program.wait().unwrap().success());
 }
 
 /// What lies in the folder, what is expected and what the list says belong together.

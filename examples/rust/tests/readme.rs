@@ -1,0 +1,2 @@
+//! The first program of the project's README, as it stands there.
+include!(concat!(env!("OUT_DIR"), "/readme.rs"));
