@@ -27,6 +27,8 @@ mod store;
 mod subscriber;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+#[cfg(any(feature = "amqp", feature = "postgres"))]
+mod tls;
 pub mod trace;
 pub mod transport;
 

@@ -1,12 +1,9 @@
 //! What a `postgres:` URL says, and opening a connection by it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::path::Path;
 
 use futures_util::future::poll_fn;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
@@ -14,7 +11,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error;
 use crate::store::address;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, tls};
 
 /// A `postgres://user:password@host:port/database?parameters`, understood.
 pub(super) struct Target {
@@ -89,30 +86,8 @@ fn is_local(host: &Host) -> bool {
 }
 
 fn connector(roots: Option<&str>) -> Result<MakeRustlsConnect> {
-    let failed = |message: String| {
-        Error::new(ErrorKind::TlsFailed, message)
-            .field("sslrootcert", roots.unwrap_or_default())
-            .remedy("give the PEM file of the authority that signed the server's certificate")
-    };
-    let mut store = RootCertStore::empty();
-    match roots {
-        None => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(path) => {
-            let certificates =
-                CertificateDer::pem_file_iter(path).map_err(|e| failed(format!("the file cannot be read: {e}")))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|e| failed(format!("the file holds no certificate: {e}")))?;
-                store.add(certificate).map_err(|e| failed(format!("the certificate cannot be used: {e}")))?;
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| failed(e.to_string()))?
-        .with_root_certificates(store)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+    let roots = roots.map(|path| tls::Named { field: "sslrootcert", path: Path::new(path) });
+    Ok(MakeRustlsConnect::new(tls::client(roots, None)?))
 }
 
 #[cfg(test)]

@@ -1,22 +1,20 @@
 //! Connections: one to publish, one to consume, each opened when it is first needed and again when it is lost.
 
 use std::fmt;
-use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::tcp::{AMQPUriTcpExt, OwnedIdentity, OwnedTLSConfig, TLSConfig};
-use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
 
-use super::error::{self, TlsError};
-use super::network::{self, guarded};
 use super::url::{Config, Tls};
-use crate::{Error, ErrorKind, Result};
+use super::{error, network};
+use crate::{Error, ErrorKind, Result, tls};
 
 /// Time that the server gets to answer a request on an open connection.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -166,31 +164,21 @@ pub(super) async fn open(config: &Arc<Config>) -> Result<Live> {
     let tls = match &config.tls {
         Some(files) => {
             let files = files.clone();
-            let reading = tokio::task::spawn_blocking(move || read(&files)).await;
+            let reading = tokio::task::spawn_blocking(move || connector(&files)).await;
             let failed = |e| Error::new(ErrorKind::Internal, "reading the TLS files was cut short").source(e);
-            Some(Arc::new(reading.map_err(failed)??))
+            Some(reading.map_err(failed)??)
         }
         None => None,
     };
-    let tokio = async_rs::Runtime::tokio_current();
     let properties = ConnectionProperties::default()
         .with_connection_name("tidings".into())
         .with_client_property("product".into(), "Tidings".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let time = config.connection_timeout;
-    let host = config.host.clone();
-    let connect = async move |uri: AMQPUri, _| {
+    let address = (config.host.clone(), config.port);
+    let connect = async move |_, _| {
         mute();
-        // lapin knows `connection_timeout` and ignores it where it connects without blocking.
-        let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri };
-        let tcp = AMQPUriTcpExt::connect_with_config_async(&plain, TLSConfig::default(), &tokio);
-        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {time:?}"));
-        let stream = tokio::time::timeout(time, tcp).await.map_err(|_| late())??;
-        let Some(tls) = &tls else { return Ok(guarded(stream)) };
-        let handshake = stream.into_tls(&host, tls.as_ref().as_ref());
-        let failed = |e| io::Error::other(TlsError(e));
-        let stream = tokio::time::timeout(time, handshake).await.map_err(|_| failed(late()))?.map_err(failed)?;
-        Ok(guarded(stream))
+        Ok(network::connect(&address, tls.as_ref(), time).await?)
     };
     let opening = Connection::connector(config.to_uri(), network::runtime(), connect, properties);
     // TCP and TLS have their own limits within; this one is for the login.
@@ -237,34 +225,14 @@ async fn watch(
     }
 }
 
-fn read(files: &Tls) -> Result<OwnedTLSConfig> {
-    let bytes = |path: &std::path::Path, field: &'static str| {
-        std::fs::read(path).map_err(|e| {
-            Error::new(ErrorKind::TlsFailed, format!("the file cannot be read: {e}"))
-                .field(field, path.display())
-                .remedy("give the path of a readable PEM file")
-                .source(e)
-        })
-    };
-    let cert_chain = match &files.cacertfile {
-        Some(path) => {
-            let pem = bytes(path, "cacertfile")?;
-            let pem = String::from_utf8(pem).ok().filter(|pem| pem.contains("-----BEGIN CERTIFICATE-----"));
-            Some(pem.ok_or_else(|| {
-                Error::new(ErrorKind::TlsFailed, "the file holds no certificate in PEM form")
-                    .field("cacertfile", path.display())
-                    .remedy("give the PEM file of the authority that signed the server's certificate")
-            })?)
-        }
-        None => None,
-    };
-    let identity = match (&files.certfile, &files.keyfile) {
-        (Some(cert), Some(key)) => {
-            Some(OwnedIdentity::PKCS8 { pem: bytes(cert, "certfile")?, key: bytes(key, "keyfile")? })
-        }
-        _ => None,
-    };
-    Ok(OwnedTLSConfig { identity, cert_chain })
+/// The files as the handshake takes them; blocks while it reads them.
+fn connector(files: &Tls) -> Result<TlsConnector> {
+    fn named<'a>(field: &'static str, path: Option<&'a PathBuf>) -> Option<tls::Named<'a>> {
+        path.map(|path| tls::Named { field, path })
+    }
+    let identity = named("certfile", files.certfile.as_ref()).zip(named("keyfile", files.keyfile.as_ref()));
+    let config = tls::client(named("cacertfile", files.cacertfile.as_ref()), identity)?;
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// Time to wait before the `attempt`-th try to reconnect (0, 1, 2 …): doubling from 50 ms to 5 s, with up to half of it

@@ -44,7 +44,8 @@ use crate::Result;
 
 /// Reaches the broker that `url` names: `amqp[s]://user:password@host:port/vhost?parameters`.
 ///
-/// Parameters: `cacertfile`, `certfile`, `keyfile`, `verify` (`verify_peer`), `heartbeat` (seconds, default 10),
+/// Parameters: `cacertfile` (a PEM file of authorities, trusted instead of Mozilla's), `certfile` and `keyfile` (this side's
+/// certificate), `verify` (`verify_peer`), `heartbeat` (seconds, default 10),
 /// `connection_timeout` (milliseconds, default 10,000), `queue_type` (`classic` for servers without quorum queues).
 ///
 /// Errors: `INVALID_URL`, `ACCESS_REFUSED`, `CONNECTION_FAILED`, `TLS_FAILED`, all without the password.
