@@ -76,6 +76,8 @@ async fn tls_is_verified() {
         let transport =
             registry::connect(&format!("{url}?cacertfile={ca}&certfile={cert}&keyfile={key}")).await.unwrap();
         transport.close().await.unwrap();
+        let error = refused(&format!("{url}?cacertfile={ca}&certfile={cert}&keyfile={cert}")).await;
+        assert_eq!((error.code(), error.field_name()), ("TLS_FAILED", Some("keyfile")));
     }
     if let Ok(wrong) = std::env::var("TIDINGS_TEST_WRONG_CA") {
         let error = refused(&format!("{url}?cacertfile={wrong}")).await;
