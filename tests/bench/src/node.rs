@@ -81,7 +81,14 @@ pub(crate) fn peers(options: &Options) -> Result<Option<PathBuf>, BoxError> {
     }
     let (programs, peers) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("node"), options.output.with_file_name("node"));
     std::fs::create_dir_all(&peers)?;
-    for file in ["package.json", "package-lock.json"] {
+    // One of them is compiled, which takes a minute: what npm has put there to the end is not put there again.
+    let lock = "package-lock.json";
+    let installed =
+        std::fs::read(peers.join(lock)).ok().filter(|_| peers.join("node_modules/.package-lock.json").exists());
+    if installed == Some(std::fs::read(programs.join(lock))?) {
+        return Ok(Some(peers.canonicalize()?));
+    }
+    for file in ["package.json", lock] {
         std::fs::copy(programs.join(file), peers.join(file))?;
     }
     let quietly = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];

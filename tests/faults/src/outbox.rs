@@ -171,7 +171,10 @@ impl<'a> OutboxRun<'a> {
             self.step()?;
         }
         self.settle()?;
-        self.effects(&mut keeper)
+        let effects = self.effects(&mut keeper)?;
+        // What was said meanwhile may still wait to be read.
+        self.settle()?;
+        Ok(effects)
     }
 
     /// Waits until everything committed has arrived, or nothing moves any more.

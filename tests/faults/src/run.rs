@@ -163,15 +163,19 @@ impl<'a> Run<'a> {
     /// Waits until everything confirmed was finished, or nothing moves any more.
     fn settle(&mut self, to_the_end: bool) -> Result<(), Refused> {
         self.progress = Instant::now();
-        while self.ledger.missing > 0 && !self.stalled() {
-            self.step()?;
+        loop {
+            while self.ledger.missing > 0 && !self.stalled() {
+                self.step()?;
+            }
+            // Duplicates and inventions may come late; and what the last publisher said may not have been read before.
+            let quiet = Instant::now() + Duration::from_millis(if to_the_end { 500 } else { 0 });
+            while Instant::now() < quiet {
+                self.step()?;
+            }
+            if self.ledger.missing == 0 || self.stalled() {
+                return Ok(());
+            }
         }
-        // Duplicates and inventions may come late.
-        let quiet = Instant::now() + Duration::from_millis(if to_the_end { 500 } else { 0 });
-        while Instant::now() < quiet {
-            self.step()?;
-        }
-        Ok(())
     }
 
     fn stalled(&self) -> bool {
