@@ -18,8 +18,8 @@ use std::time::Duration;
 use tidings::event::name;
 use tidings::transport::memory::{Chances, MemoryTransport, Operation, When};
 use tidings::transport::{
-    DeadLetters, Incoming, KeyOrder, Message, OnDead, OnRetry, Receipt, Settlement, Source, SubscriptionInfo,
-    SubscriptionSpec, Transport, registry,
+    DeadLetters, Incoming, KeyOrder, Message, OnDead, OnRetry, OrderState, Receipt, Settlement, Source,
+    SubscriptionInfo, SubscriptionSpec, Transport, registry,
 };
 use tidings::{Error, ErrorKind, Headers, Result, Timestamp};
 use tokio::time::{Instant, timeout};
@@ -87,7 +87,7 @@ fn code<T: std::fmt::Debug>(result: Result<T>) -> &'static str {
 /// The depths of a subscription; who consumes it and what is parked is compared elsewhere.
 async fn info(transport: &MemoryTransport, name: &str) -> SubscriptionInfo {
     let mut info = transport.subscriptions().await.unwrap().into_iter().find(|info| info.name == name).unwrap();
-    (info.consumers, info.oldest, info.parked) = (None, None, None);
+    (info.consumers, info.oldest, info.parked, info.order) = (None, None, None, None);
     info
 }
 

@@ -127,6 +127,30 @@ async fn a_parked_key_resumes_in_order_with_a_replay() {
 }
 
 #[tokio::test]
+async fn it_says_what_waits() {
+    let (_folder, transport, source) = with_events(WAIT_PARK, &[("dead", 0), ("waiting", 1), ("free", 2)]).await;
+    let got = collect(&source, 3).await;
+    let of = |n: usize| got.iter().find(|i| *i.message.id == *format!("id-{n}")).unwrap().token;
+    for settled in source.settle(vec![(of(0), dead()), (of(1), retry(3_600_000))]).await {
+        settled.unwrap();
+    }
+    let listed = transport.subscription("s").await.unwrap().unwrap().order.unwrap();
+    assert_eq!((listed.waiting_keys, listed.parked_keys, listed.dead_keys, listed.owners.len()), (1, 1, 1, 1));
+    assert!(listed.oldest_waiting.is_some_and(|age| age < Duration::from_secs(60)), "{listed:?}");
+    // Whoever asks once has it looked up.
+    eventually("it is known without a look at the file", || async {
+        source.health().order.is_some_and(|order| (order.waiting_keys, order.parked_keys) == (1, 1))
+    })
+    .await;
+    ack(&source, &got.into_iter().filter(|i| *i.message.id == *"id-2").collect::<Vec<_>>()).await;
+    let listed = transport.subscription("s").await.unwrap().unwrap().order.unwrap();
+    assert_eq!((listed.waiting_keys, listed.owners.len(), listed.whole), (1, 0, true));
+    let plain = transport.subscribe(&spec("plain", "#")).await.unwrap();
+    assert_eq!(plain.health().order, None);
+    assert_eq!(transport.subscription("plain").await.unwrap().unwrap().order, None);
+}
+
+#[tokio::test]
 async fn a_parked_key_goes_on_without_its_head_when_that_is_discarded() {
     let (folder, transport, source) = with_events(WAIT_PARK, &[("k", 0), ("k", 1)]).await;
     let got = collect(&source, 2).await;

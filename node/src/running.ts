@@ -26,17 +26,20 @@ export interface SubscriptionHealth {
   lastError: string | null;
   /** What holds it back, if something does: `prefetch`, `suspect`, `max_parked`. */
   limitedBy: string | null;
-  /** Ordered subscriptions on RabbitMQ: whether this process owns it, and what waits here. */
+  /**
+   * Ordered subscriptions: who runs it, and what waits. On RabbitMQ of what this process owns; on a file of the whole
+   * subscription, as it was when it was last asked for.
+   */
   order: SubscriptionOrder | null;
 }
 
 /** Who runs an ordered subscription, and which keys wait in it. */
 export interface SubscriptionOrder {
-  /** This process (host, process, connection), if it is the one that runs it. */
+  /** RabbitMQ: this process (host, process, connection), if it is the one that runs it. A file: leases with keys in hand. */
   owners: string[];
-  /** Keys whose first event waits for its retry in memory. */
+  /** Keys whose first event waits for its retry. */
   waitingKeys: number;
-  /** Keys that wait in a queue of their own: for a long retry, or behind a dead event. */
+  /** Keys that are parked: behind a dead event or, on RabbitMQ, for a long retry. */
   parkedKeys: number;
   /** Of those, the ones behind a dead event. */
   deadKeys: number;

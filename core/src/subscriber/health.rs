@@ -27,7 +27,8 @@ pub struct SubscriptionHealth {
     pub last_error: Option<String>,
     /// What holds it back, if something does: `prefetch`, `suspect`, `max_parked`.
     pub limited_by: Option<&'static str>,
-    /// Ordered subscriptions on RabbitMQ: whether this process owns it, and what waits here.
+    /// Ordered subscriptions: who runs it, and what waits. RabbitMQ: of what this process owns. `sqlite:`: of the whole
+    /// subscription, as it was when it was last asked for.
     pub order: Option<OrderState>,
 }
 

@@ -103,23 +103,29 @@ pub struct SourceHealth {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OrderState {
-    /// Who runs it: host, process and connection. Seen from inside a process: its own only. Empty:
-    /// nobody.
+    /// Who runs it. Empty: nobody. RabbitMQ: host, process and connection; seen from inside a process, its own only.
+    /// `sqlite:`: the leases that have keys in hand. `memory:`: this process.
     pub owners: Vec<String>,
-    /// Keys whose head waits for its retry, and which are held by the owner.
+    /// Keys whose head waits for its retry. RabbitMQ: those that the owner holds.
     pub waiting_keys: u64,
-    /// Keys that are parked: their head waits for a long retry, or is dead.
+    /// Keys that are parked: their head is dead or, on RabbitMQ, waits for a long retry.
     pub parked_keys: u64,
     /// Of those, the ones whose head is dead.
     pub dead_keys: u64,
-    /// How long the head that has waited longest has done so, held or parked.
+    /// How long the head that has waited longest has done so, held or parked. `sqlite:`: since its event was accepted.
     pub oldest_waiting: Option<Duration>,
+    /// It is that of the whole subscription, whoever runs its keys (`memory:`, `sqlite:`), so everybody who looks sees the
+    /// same; not that of the part that one process owns.
+    pub whole: bool,
 }
 
 impl OrderState {
     /// Of two sources.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
+        if self.whole && other.whole {
+            return other;
+        }
         self.owners.extend(other.owners);
         self.owners.dedup();
         self.waiting_keys += other.waiting_keys;

@@ -150,3 +150,35 @@ async fn a_key_that_waits_for_an_hour_delays_only_itself() {
     }
     assert_eq!(come, (0..60).map(|n| format!("h{n}")).collect::<Vec<_>>());
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_says_what_waits_and_since_when() {
+    let transport = MemoryTransport::new();
+    let source = transport.subscribe(&spec("s", "#", ordered(OnRetry::Wait, OnDead::Park))).await.unwrap();
+    let plain = transport.subscribe(&spec("plain", "#", None)).await.unwrap();
+    for key in ["dead", "waiting", "free"] {
+        fill(&transport, Some(key), &[key]).await;
+    }
+    tokio::time::advance(60 * SECOND).await;
+    let batch = now(&source, 9).await;
+    settle(&source, &batch[0], dead()).await.unwrap();
+    tokio::time::advance(10 * SECOND).await;
+    settle(&source, &batch[1], retry(100 * SECOND)).await.unwrap();
+    tokio::time::advance(10 * SECOND).await;
+    let state = source.health().order.unwrap();
+    assert_eq!((state.waiting_keys, state.parked_keys, state.dead_keys, state.owners.len()), (1, 1, 1, 1));
+    assert_eq!((state.oldest_waiting, state.whole), (Some(20 * SECOND), true));
+    let listed = transport.subscription("s").await.unwrap().unwrap();
+    assert_eq!(listed.order.as_ref(), Some(&state));
+    assert_eq!(state.clone().and(state.clone()), state, "two who look at the same do not see twice as much");
+    ack_all(&source, &batch[2..]).await;
+    tokio::time::advance(90 * SECOND).await;
+    ack_all(&source, &now(&source, 9).await).await;
+    replay_all(&transport, "s").await;
+    ack_all(&source, &now(&source, 9).await).await;
+    let empty = OrderState::default();
+    let state = source.health().order.unwrap();
+    assert_eq!((state.owners, state.oldest_waiting), (empty.owners, None));
+    assert_eq!((state.waiting_keys, state.parked_keys, state.dead_keys), (0, 0, 0));
+    assert_eq!(plain.health().order, None);
+}

@@ -252,11 +252,11 @@ impl Transport for MemoryTransport {
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionInfo>> {
         self.check_open()?;
-        Ok(self.broker.with(|state, _| {
+        Ok(self.broker.with(|state, now| {
             let info = |(name, it): (&Arc<str>, &Subscription)| {
                 let live =
                     state.sources.get(name).map_or(0, |sources| sources.values().filter(|s| s.is_live()).count());
-                let mut info = it.info(name);
+                let mut info = it.info(name, now);
                 info.consumers = Some(live as u64);
                 info
             };

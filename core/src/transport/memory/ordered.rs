@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::subscription::{Ready, Stored};
 use crate::event::Headers;
+use crate::transport::OrderState;
 
 /// Most events of one key that are handed to a source at once.
 const BURST: usize = 8;
@@ -43,6 +44,26 @@ impl Keys {
     /// Heads that are dead.
     pub(super) fn parked(&self) -> usize {
         self.parked
+    }
+
+    /// Who has keys, and what waits.
+    pub(super) fn state(&self, now: Instant) -> OrderState {
+        let mut state = OrderState { whole: true, ..OrderState::default() };
+        let mut oldest = None;
+        for key in self.states.values() {
+            if key.out > 0 {
+                state.owners = vec![format!("process {}", std::process::id())];
+                continue;
+            }
+            let Some(head) = key.waiting.first_key_value().map(|(_, head)| head) else { continue };
+            match head.ready {
+                Ready::Parked => (state.parked_keys, state.dead_keys) = (state.parked_keys + 1, state.dead_keys + 1),
+                ready if !ready.is_due(now) => state.waiting_keys += 1,
+                _ => continue,
+            }
+            oldest = oldest.max(Some(now.saturating_duration_since(head.since)));
+        }
+        OrderState { oldest_waiting: oldest, ..state }
     }
 
     /// The sequence of the oldest head that can be handed over.

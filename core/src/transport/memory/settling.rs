@@ -71,7 +71,7 @@ impl Subscription {
     fn delay(&mut self, mut event: Stored, at: Instant, now: Instant) {
         let waits = self.ordered.is_some_and(|ordering| ordering.on_retry == OnRetry::Wait);
         if waits && event.message.key.is_some() {
-            event.ready = Ready::At(at);
+            (event.ready, event.since) = (Ready::At(at), now);
             self.place(event, now);
         } else {
             event.ready = Ready::Now;
@@ -90,7 +90,7 @@ impl Subscription {
             (key, event.sequence)
         });
         if parked.is_some() {
-            event.ready = Ready::Parked;
+            (event.ready, event.since) = (Ready::Parked, now);
             self.place(event, now);
         }
         self.last_dead += 1;

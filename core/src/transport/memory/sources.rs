@@ -155,7 +155,9 @@ impl State {
             return SourceHealth::default();
         };
         let connected = !source.crashed && !source.is_down(now);
+        let order = self.subscriptions.get(name).and_then(|subscription| subscription.order(now));
         SourceHealth {
+            order,
             connected,
             consuming: connected && source.flow && !source.stopped && self.subscriptions.contains_key(name),
             recoveries: source.recoveries,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::ordered::Keys;
-use crate::transport::{Incoming, KeyOrder, Message, SubscriptionInfo, SubscriptionSpec, Token};
+use crate::transport::{Incoming, KeyOrder, Message, OrderState, SubscriptionInfo, SubscriptionSpec, Token};
 use crate::{Error, ErrorKind, Result};
 
 /// An event as a subscription keeps it.
@@ -18,6 +18,8 @@ pub(super) struct Stored {
     /// Deliveries that ended in a crash.
     pub(super) lost: u32,
     pub(super) ready: Ready,
+    /// From when on it has been as `ready` says.
+    pub(super) since: Instant,
 }
 
 /// When an event that is in its place can be handed over.
@@ -117,7 +119,7 @@ impl Subscription {
         self.ready.len() + self.keys.waiting() + self.delayed.len() + self.in_flight.len() + self.dead.len()
     }
 
-    pub(super) fn info(&self, name: &str) -> SubscriptionInfo {
+    pub(super) fn info(&self, name: &str, now: Instant) -> SubscriptionInfo {
         // A parked head is its dead letter already.
         let waiting = self.keys.waiting() - self.keys.parked();
         let mut info = SubscriptionInfo::new(name);
@@ -126,13 +128,19 @@ impl Subscription {
         info.dead = self.dead.len() as u64;
         info.parked = Some(self.keys.parked() as u64);
         info.oldest = self.ready.first_key_value().map(|(_, event)| event.message.timestamp);
+        info.order = self.order(now);
         info
+    }
+
+    /// What waits, if it is an ordered one.
+    pub(super) fn order(&self, now: Instant) -> Option<OrderState> {
+        self.ordered.map(|_| self.keys.state(now))
     }
 
     /// Accepts an event behind all others.
     pub(super) fn push(&mut self, message: Message, now: Instant) {
         self.last_sequence += 1;
-        self.place(Stored { sequence: self.last_sequence, message, lost: 0, ready: Ready::Now }, now);
+        self.place(Stored { sequence: self.last_sequence, message, lost: 0, ready: Ready::Now, since: now }, now);
     }
 
     /// Puts an event where its sequence says.

@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::bindings::{self, Bindings};
 use super::error::Step;
+use super::ordered;
 use super::tx::Tx;
 use crate::event::Timestamp;
 use crate::transport::{OnDead, OnRetry, SubscriptionInfo, SubscriptionSpec};
@@ -89,19 +90,20 @@ pub(super) fn find(tx: &Tx<'_>, name: &str) -> Step<Option<i64>> {
 
 /// All subscriptions with their depths.
 pub(super) fn list(tx: &Tx<'_>) -> Step<Vec<SubscriptionInfo>> {
-    let mut statement =
-        tx.conn.prepare_cached("SELECT id, name FROM tidings_subscription WHERE name IS NOT NULL ORDER BY name")?;
-    let named: Vec<(i64, String)> =
-        statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
+    let mut statement = tx
+        .conn
+        .prepare_cached("SELECT id, name, ordered FROM tidings_subscription WHERE name IS NOT NULL ORDER BY name")?;
+    let named: Vec<(i64, String, bool)> =
+        statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?.collect::<Result<_, _>>()?;
     named
         .into_iter()
-        .map(|(id, name)| {
+        .map(|(id, name, keyed)| {
             let count = |sql: &str| -> Step<u64> {
                 Ok(tx.conn.prepare_cached(sql)?.query_row([id], |r| r.get::<_, i64>(0))?.cast_unsigned())
             };
             let plain = count("SELECT count(*) FROM tidings_delivery WHERE subscription = ?1 AND owner = 0")?;
             let held = count("SELECT count(*) FROM tidings_delivery WHERE subscription = ?1 AND owner > 0")?;
-            let keyed = count("SELECT count(*) FROM tidings_ordered WHERE subscription = ?1")?;
+            let in_order = count("SELECT count(*) FROM tidings_ordered WHERE subscription = ?1")?;
             let held_keyed = count(
                 "SELECT count(*) FROM tidings_key k CROSS JOIN tidings_ordered o
                  ON o.subscription = k.subscription AND o.key = k.key AND o.event <= k.upto AND o.due <= k.ready
@@ -110,11 +112,12 @@ pub(super) fn list(tx: &Tx<'_>) -> Step<Vec<SubscriptionInfo>> {
             // A parked head is among the dead letters, where it can be seen.
             let parked = count("SELECT count(*) FROM tidings_dead WHERE subscription = ?1 AND parked")?;
             let mut info = SubscriptionInfo::new(name);
-            info.ready = plain + keyed.saturating_sub(held_keyed + parked);
+            info.ready = plain + in_order.saturating_sub(held_keyed + parked);
             info.in_flight = Some(held + held_keyed);
             info.dead = count("SELECT count(*) FROM tidings_dead WHERE subscription = ?1")?;
             info.parked = Some(parked);
             info.oldest = oldest(tx, id)?;
+            info.order = keyed.then(|| ordered::state(tx.conn, id, tx.now)).transpose()?;
             Ok(info)
         })
         .collect()

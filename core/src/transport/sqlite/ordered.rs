@@ -6,19 +6,48 @@
 //! is parked). So order survives a crash at any point: whatever was not settled is still in its place.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::clock::NEVER;
 use super::error::Step;
 use super::events::{self, COLUMNS, PIECE};
 use super::ledger::Held;
 use super::tx::Tx;
-use crate::transport::{Incoming, Token};
+use crate::transport::{Incoming, OrderState, Token};
 
 /// Most events of a key that one claim takes.
 const RUN: usize = 8;
 /// Keys that a claim prefers to spread over before it takes longer runs: handlers work on keys in parallel.
 const SPREAD: usize = 32;
+
+/// Who has keys of the subscription in hand, and what waits. Costs as much as there are keys that wait.
+pub(super) fn state(conn: &Connection, subscription: i64, now: i64) -> Step<OrderState> {
+    let mut owners = conn.prepare_cached(
+        "SELECT id FROM tidings_owner o WHERE subscription = ?1
+         AND EXISTS (SELECT 1 FROM tidings_key k WHERE k.subscription = ?1 AND k.owner = o.id)",
+    )?;
+    let owners = owners.query_map([subscription], |r| Ok(format!("lease {}", r.get::<_, i64>(0)?)))?;
+    let owners = owners.collect::<Result<_, _>>()?;
+    let (waiting, dead, oldest): (i64, i64, Option<i64>) = conn
+        .prepare_cached(
+            "SELECT count(*) FILTER (WHERE k.ready < ?3), count(*) FILTER (WHERE k.ready = ?3),
+                    min((SELECT event FROM tidings_ordered o WHERE o.subscription = k.subscription AND o.key = k.key
+                         ORDER BY event LIMIT 1))
+             FROM tidings_key k WHERE k.subscription = ?1 AND k.owner = 0 AND k.ready > ?2",
+        )?
+        .query_row([subscription, now, NEVER], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    let age = |accepted: i64| Duration::from_micros(u64::try_from(now.saturating_sub(accepted)).unwrap_or(0));
+    Ok(OrderState {
+        owners,
+        waiting_keys: waiting.cast_unsigned(),
+        parked_keys: dead.cast_unsigned(),
+        dead_keys: dead.cast_unsigned(),
+        oldest_waiting: oldest.map(age),
+        whole: true,
+    })
+}
 
 /// Appends an event to its key.
 pub(super) fn append(tx: &Tx<'_>, subscription: i64, key: &str, event: i64) -> Step<()> {

@@ -10,7 +10,7 @@ use super::client::Client;
 use super::error::Step;
 use super::settle::{Verdict, settle};
 use super::tx::Tx;
-use super::{admin, bindings::Bindings, ledger::SourceState, owner};
+use super::{admin, bindings::Bindings, ledger::SourceState, ordered, owner};
 use crate::transport::{Incoming, Settlement, Source, SourceHealth, SubscriptionSpec, Token};
 use crate::{ErrorKind, Result};
 
@@ -20,6 +20,8 @@ pub(super) struct SqliteSource {
     id: u64,
     health: Arc<Mutex<SourceHealth>>,
     closed: AtomicBool,
+    /// Of an ordered one: what waits is being looked up.
+    looking: Option<Arc<AtomicBool>>,
 }
 
 impl SqliteSource {
@@ -28,16 +30,36 @@ impl SqliteSource {
         let store = client.store()?;
         let (id, client_id, spec) = (store.id(), client.id, Arc::new(spec));
         let health = Arc::new(Mutex::new(SourceHealth { connected: true, consuming: true, ..SourceHealth::default() }));
-        let source = Self { client, id, health: health.clone(), closed: AtomicBool::new(false) };
+        let looking = spec.ordered.map(|_| Arc::default());
+        let source = Self { client, id, health: health.clone(), closed: AtomicBool::new(false), looking };
         store
             .call(0, move |tx| {
                 let subscription = admin::declare(tx, &spec)?;
+                if spec.ordered.is_some() {
+                    health.lock().order = Some(ordered::state(tx.conn, subscription, tx.now)?);
+                }
                 Bindings::reload(tx)?;
                 tx.state.ledger.add(id, SourceState::new(client_id, spec.clone(), subscription, health.clone()));
                 Ok(())
             })
             .await?;
         Ok(source)
+    }
+
+    /// Looks up what waits of an ordered subscription, for the next time.
+    fn look(&self) {
+        let Some(looking) = self.looking.as_ref().filter(|looking| !looking.swap(true, Ordering::AcqRel)) else {
+            return;
+        };
+        let Ok(store) = self.client.store() else { return };
+        let (id, looking) = (self.id, looking.clone());
+        store.post(move |tx| {
+            looking.store(false, Ordering::Release);
+            if let Some(source) = tx.state.ledger.get(id) {
+                source.health.lock().order = Some(ordered::state(tx.conn, source.subscription, tx.now)?);
+            }
+            Ok(())
+        });
     }
 
     /// Changes what the writer knows of this source.
@@ -90,7 +112,9 @@ impl Source for SqliteSource {
         .await
     }
 
+    /// What it says of keys is as old as the last call: only who asks has it looked up, and nobody waits for the file.
     fn health(&self) -> SourceHealth {
+        self.look();
         self.health.lock().clone()
     }
 

@@ -206,6 +206,7 @@ impl From<Answer> for Survey {
             parked_keys: answer.parked,
             dead_keys: answer.dead,
             oldest_waiting: answer.oldest_ms.map(Duration::from_millis),
+            whole: false,
         };
         Self { order, key_queues: answer.key_queues, held: answer.held }
     }
