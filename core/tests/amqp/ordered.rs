@@ -1,14 +1,17 @@
 //! Ordered subscriptions as an owner finds them.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lapin::BasicProperties;
-use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use tidings::KeyOrder;
 use tidings::event::name;
-use tidings::transport::{Incoming, Settlement};
+use tidings::transport::{Incoming, Message, Settlement, Source};
 
+use crate::partitions::messages;
 use crate::support::{Bench, bare, next, next_one, server, services, settle, until};
 
 /// Key, and the name that its queue has after the subscription's.
@@ -232,11 +235,49 @@ async fn a_key_queue_without_a_leader_delays_only_its_key() {
     }
     assert_eq!(source.health().recoveries, 0, "the owner goes on");
     assert!(ctl("restart"));
-    for message in hot {
-        let event = next_one(&source).await;
-        assert_eq!(event.message.id, message.id);
-        settle(&source, &event, Settlement::Ack).await;
+    first_occurrences(&source, &hot).await;
+    source.close().await;
+    bench.done().await;
+}
+
+/// Handles these, each of them for the first time in this order.
+async fn first_occurrences(source: &Arc<dyn Source>, messages: &[Message]) {
+    let mut seen = HashSet::new();
+    for message in messages {
+        loop {
+            let event = next_one(source).await;
+            settle(source, &event, Settlement::Ack).await;
+            if seen.insert(event.message.id.clone()) {
+                assert_eq!(event.message.id, message.id);
+                break;
+            }
+        }
     }
+}
+
+/// A broker that is killed forgets a quorum queue that it has just made, and what that had confirmed: here it is emptied.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_young_key_queue_had_confirmed_is_not_lost_with_it() {
+    let Some(mut bench) = bench("young").await else { return };
+    bench.spec.hold_max = Duration::from_millis(50);
+    let queue = format!("{}{}", bench.name, KEY.1);
+    let source = bench.subscribe().await;
+    let mut hot = Vec::new();
+    for _ in 0..4 {
+        let message = bench.keyed(KEY.0);
+        hot.push(message.clone());
+        bench.publish(message).await.unwrap();
+    }
+    let head = next_one(&source).await;
+    let (delay, headers) = (Duration::from_secs(5), head.message.headers.clone());
+    settle(&source, &head, Settlement::Retry { delay, headers }).await;
+    until("all are in the queue of their key", || async { messages(&queue).await == Some(4) }).await;
+    source.close().await;
+    let (connection, channel) = bare().await;
+    channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await.unwrap();
+    connection.close(200, "".into()).await.unwrap();
+    let source = bench.subscribe().await;
+    first_occurrences(&source, &hot).await;
     source.close().await;
     bench.done().await;
 }

@@ -19,7 +19,7 @@ async fn bench(prefix: &str) -> Option<Bench> {
     Some(bench)
 }
 
-async fn messages(queue: &str) -> Option<u32> {
+pub(crate) async fn messages(queue: &str) -> Option<u32> {
     let (connection, channel) = bare().await;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await;

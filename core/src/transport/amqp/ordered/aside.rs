@@ -26,7 +26,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Owner {
-    /// Puts what waits of a parked key behind the others in its queue. It is acked where it was once it is there.
+    /// Puts what waits of a parked key behind the others in its queue. It is acked where it was once it is there, and the
+    /// queue is old enough.
     ///
     /// Until the queue has taken one, one goes at a time: a queue without a leader refuses what comes on a channel that
     /// is new to it, and the next one must not overtake what was refused.
@@ -51,7 +52,13 @@ impl Owner {
             Some(before)
         });
         let Err(error) = taken else {
-            self.shared.keys.lock().ack(&[event.tag]);
+            let waits = self.with(id, |key| key.parked.as_mut()?.copied.keep(event.tag)).flatten();
+            let mut keys = self.shared.keys.lock();
+            match waits {
+                Some(until) => keys.wake_at(until, id),
+                None => keys.ack(&[event.tag]),
+            }
+            drop(keys);
             return self.divert(id);
         };
         let error = self.alive_after(error)?;
@@ -164,6 +171,7 @@ impl Owner {
             owner.with(&id, |key| {
                 if let Some(parked) = &mut key.parked {
                     parked.stage = Stage::Resting;
+                    parked.copied.begin_anew();
                 }
             });
             owner.wait_for(&id);

@@ -15,6 +15,9 @@ use crate::transport::Message;
 /// Type of a message that marks the end of what was in a key's queue.
 pub(super) const MARKER: &str = "tidings-marker";
 
+/// Marks a copy of an event whose original may come again. By its prefix it goes when it is read.
+const COPY: &str = "tidings-delay-copy";
+
 /// A delivery that is not settled.
 #[derive(Debug)]
 pub(super) struct Event {
@@ -23,6 +26,8 @@ pub(super) struct Event {
     pub(super) extra: Option<Arc<BasicProperties>>,
     /// An earlier owner may have started it: that has to be written down before it starts again.
     pub(super) uncounted: bool,
+    /// There may be more of it in the queue of its key.
+    pub(super) copy: bool,
     pub(super) since: Instant,
 }
 
@@ -43,19 +48,23 @@ impl Event {
             return Item::Marker(id, tag);
         }
         let uncounted = delivery.redelivered;
+        let copy = properties.headers().as_ref().is_some_and(|headers| headers.inner().contains_key(COPY));
         let routing_key = match properties.headers().as_ref().and_then(|h| h.inner().get(name::ROUTING_KEY)) {
             Some(AMQPValue::LongString(key)) => String::from_utf8_lossy(key.as_bytes()).as_ref().into(),
             _ => delivery.routing_key.as_str().into(),
         };
         let Received { mut message, extra, .. } = received(delivery, routing_key, exchange, subscription);
         identify(&mut message);
-        Item::Event(Self { tag, message, extra, uncounted, since: Instant::now() })
+        Item::Event(Self { tag, message, extra, uncounted, copy, since: Instant::now() })
     }
 
     /// The event on its way into a queue.
     pub(super) fn outbound(&self, queue: &str, reply: Reply) -> Outbound {
         let mut message = self.message.clone();
         message.headers.set(name::ROUTING_KEY, message.routing_key);
+        if self.copy {
+            message.headers.set(COPY, 1i64);
+        }
         message.routing_key = queue.into();
         outbound(message, self.extra.clone(), Destination::Queue, reply)
     }

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::super::unsettled::{Unsettled, send_ack};
+use super::copied::Copied;
 use super::event::Event;
 use super::journal::{Record, Waits};
 use crate::Result;
@@ -129,6 +130,8 @@ pub(super) struct Parked {
     pub(super) under_way: usize,
     /// Its queue has taken an event on this connection.
     pub(super) proven: bool,
+    /// Events that its queue has taken, and which stay unacked where they were until the queue is old enough.
+    pub(super) copied: Copied,
 }
 
 /// A key of which something is known.
@@ -161,9 +164,20 @@ impl Key {
         if !matches!(parked.stage, Stage::Resting | Stage::Opening | Stage::Open(_)) || parked.under_way >= most {
             return None;
         }
-        let event = self.fifo.pop_front()?;
+        let mut event = self.fifo.pop_front()?;
+        event.copy = parked.copied.is_young();
         parked.under_way += 1;
         Some(event)
+    }
+
+    /// Drops further copies of what is done with.
+    fn drop_surplus(&mut self) {
+        let Some(Parked { stage, fifo, copied, .. }) = &mut self.parked else { return };
+        let Some(channel) = stage.channel() else { return };
+        while let Some(event) = fifo.front().filter(|event| copied.is_surplus(event)) {
+            send_ack(channel, event.tag, false);
+            fifo.pop_front();
+        }
     }
 
     pub(super) fn front(&mut self) -> Option<&mut Event> {
@@ -248,6 +262,7 @@ impl Keys {
         if key.head != Head::Idle {
             return;
         }
+        key.drop_surplus();
         let parked = key.parked.is_some();
         let Some(front) = key.front() else {
             if parked {
@@ -397,8 +412,11 @@ impl Keys {
     fn take_out(&mut self, id: &KeyId) -> Option<u64> {
         let key = self.all.get_mut(id)?;
         let event = key.current()?.pop_front()?;
-        if let Some(channel) = key.parked.as_ref().and_then(|parked| parked.stage.channel()) {
-            send_ack(channel, event.tag, false);
+        if let Some(parked) = key.parked.as_mut().filter(|parked| parked.stage.channel().is_some()) {
+            parked.copied.finished(&event);
+            if let Some(channel) = parked.stage.channel() {
+                send_ack(channel, event.tag, false);
+            }
             return None;
         }
         if key.record.take().is_some() {
@@ -433,10 +451,11 @@ impl Keys {
 
     /// The keys whose time has come: held ones are looked at, parked ones that rest are returned.
     pub(super) fn due(&mut self, now: Instant) -> Vec<KeyId> {
-        let mut resting = Vec::new();
+        let (mut resting, mut acked) = (Vec::new(), Vec::new());
         while self.timers.first().is_some_and(|(at, _)| *at <= now) {
             let Some((at, id)) = self.timers.pop_first() else { break };
             let Some(key) = self.all.get_mut(&id) else { continue };
+            acked.extend(key.parked.as_mut().map(|parked| parked.copied.trusted(now)).unwrap_or_default());
             if key.head == Head::Waiting(at) {
                 key.head = Head::Idle;
                 self.consider(&id);
@@ -458,6 +477,7 @@ impl Keys {
                 }
             }
         }
+        self.ack(&acked);
         resting
     }
 

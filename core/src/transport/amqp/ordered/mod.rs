@@ -13,11 +13,12 @@
 //!
 //! `member` joins, stands by, loads the journal and hands over; `owner` is the loop of the one that owns; `keys` says
 //! whose turn it is; `journal` keeps the records; `settling` and `parking` write down what becomes of a head;
-//! `aside` keeps a key waiting whose queue does not answer.
+//! `aside` keeps a key waiting whose queue does not answer; `copied` keeps what a young queue has only been told.
 
 mod aside;
 mod balance;
 mod consumer;
+mod copied;
 mod declaring;
 mod event;
 mod journal;

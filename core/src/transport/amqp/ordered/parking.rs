@@ -19,6 +19,7 @@ use super::super::topology::Declarer;
 use super::super::unsettled::send_ack;
 use super::aside::{answers, prove};
 use super::consumer::{Deliveries, Kept};
+use super::copied::Copied;
 use super::event::{Event, Item, marker};
 use super::journal::{Action, Record, Waits};
 use super::keys::{Head, Key, KeyId, Parked, Stage};
@@ -27,6 +28,7 @@ use super::owner::{Owner, confirmed, gone, lost};
 use super::settling::{Answer, tell};
 use crate::Result;
 use crate::event::{Headers, Timestamp};
+use crate::transport::QueueType;
 
 /// Events of a parked key that are fetched at a time.
 const PREFETCH: u16 = 16;
@@ -34,8 +36,16 @@ const PREFETCH: u16 = 16;
 const MAX_OPEN: usize = 128;
 
 impl Parked {
-    pub(super) fn new(stage: Stage) -> Self {
-        Self { stage, opened: 0, fifo: VecDeque::new(), returned: HashSet::new(), under_way: 0, proven: false }
+    pub(super) fn new(stage: Stage, queue_type: QueueType) -> Self {
+        Self {
+            stage,
+            opened: 0,
+            fifo: VecDeque::new(),
+            returned: HashSet::new(),
+            under_way: 0,
+            proven: false,
+            copied: Copied::into_queue_of(queue_type),
+        }
     }
 }
 
@@ -51,12 +61,13 @@ impl Owner {
 
     /// Moves a key into a queue of its own: first its queue, then its record, then its events, each confirmed.
     pub(super) fn park(&mut self, id: KeyId, record: Record, reply: Option<Answer>) {
+        let queue_type = self.shared.queue_type;
         self.with(&id, |key| {
             key.head = Head::Busy;
-            key.parked = Some(Parked::new(Stage::Moving));
+            key.parked = Some(Parked::new(Stage::Moving, queue_type));
         });
         let queue = self.queue_of(&id);
-        let (live, queue_type) = (self.live.clone(), self.shared.queue_type);
+        let live = self.live.clone();
         let declaring = async move {
             let declarer = Declarer::on(&live).await?;
             let made = declarer.single_active(&queue, queue_type).await;
@@ -287,8 +298,14 @@ impl Owner {
             }
             owner.answers(&id);
             owner.journal.forget(id.name());
-            owner.with(&id, |key| (key.parked, key.record, key.head) = (None, None, Head::Idle));
-            owner.shared.keys.lock().consider(&id);
+            let parked = owner.with(&id, |key| {
+                (key.record, key.head) = (None, Head::Idle);
+                key.parked.take()
+            });
+            let mut keys = owner.shared.keys.lock();
+            keys.ack(&parked.flatten().map(|parked| parked.copied.all()).unwrap_or_default());
+            keys.consider(&id);
+            drop(keys);
             owner.next_due();
             Ok(())
         });
@@ -377,11 +394,11 @@ impl Owner {
         self.journal.adopt(name, tag);
         let id = KeyId::in_journal(name);
         let mut key = Key::new();
-        let state = record.state;
+        let (state, queue_type) = (record.state, self.shared.queue_type);
         key.parked = match state {
             Waits::Held => None,
-            Waits::Parked | Waits::Dead => Some(Parked::new(Stage::Resting)),
-            Waits::Leaving => Some(Parked::new(Stage::Leaving)),
+            Waits::Parked | Waits::Dead => Some(Parked::new(Stage::Resting, queue_type)),
+            Waits::Leaving => Some(Parked::new(Stage::Leaving, queue_type)),
         };
         key.record = Some(record);
         self.shared.keys.lock().all.insert(id.clone(), key);
