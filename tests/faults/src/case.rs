@@ -69,6 +69,11 @@ impl Case {
         }
     }
 
+    /// Whether handlers have an inbox in a database of their own.
+    pub(crate) fn with_inbox(&self) -> bool {
+        matches!(&self.kind, Kind::Ordered(plan) if plan.inbox)
+    }
+
     fn of(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
@@ -84,7 +89,13 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
             of_sqlite(&server, options.long, &mut all);
         }
         for (name, plan) in ordered::Plan::all(&server, options.long, options.events, options.keys.is_some()) {
-            let ground = if plan.private { Ground::Private } else { Ground::Shared };
+            let ground = if plan.private {
+                Ground::Private
+            } else if plan.proxied {
+                Ground::Proxied
+            } else {
+                Ground::Shared
+            };
             all.push(Case::new(&server, name, ground, Vec::new()).of(Kind::Ordered(plan)));
         }
         if options.long || server.name != "rabbitmq4" {

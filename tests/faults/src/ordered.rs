@@ -3,6 +3,7 @@
 
 mod diary;
 mod plan;
+mod strike;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use fastrand::Rng;
 use tidings_test_client::process::{Client, Said};
 use tidings_test_client::protocol::{Action, Command, HandlerKind, Publish, Subscribe};
 
-use self::diary::{Diary, now_us};
+use self::diary::Diary;
 use self::plan::Disturbance;
 pub(crate) use self::plan::Plan;
 use crate::crew::Crew;
@@ -25,10 +26,6 @@ use crate::tally::{Report, Tally};
 const KEYS: u64 = 1000;
 /// Most retries of one event; the handler asks for no more.
 const MAX_RETRIES: u32 = 3;
-/// Longer than RabbitMQ waits for a heartbeat of 2 s.
-const FREEZE: Duration = Duration::from_millis(6500);
-/// RabbitMQ writes its directory of quorum queues every five seconds.
-const DIRECTORY_SAVED: Duration = Duration::from_secs(6);
 /// Longest answer of a process that may be in the middle of a takeover.
 const ANSWER: Duration = Duration::from_secs(60);
 /// Without any effect for so long, it is stuck.
@@ -47,6 +44,8 @@ pub(crate) struct OrderedRun<'a> {
     disturbances: Vec<Disturbance>,
     kills: usize,
     broker_kills: usize,
+    /// Queues that had no leader after a kill of the broker.
+    leaderless: u64,
     disturbed: u64,
     /// Who said last that it handles an event: the owner.
     owner: Option<usize>,
@@ -55,6 +54,8 @@ pub(crate) struct OrderedRun<'a> {
     takeovers: Vec<Duration>,
     progress: Instant,
     replayed: u64,
+    /// What took place behind the inbox, in order.
+    effects: Vec<String>,
     /// Where what happened is written if something is wrong.
     story: PathBuf,
 }
@@ -69,6 +70,7 @@ impl<'a> OrderedRun<'a> {
             ordered: true,
             partitions: Some(plan.partitions),
             max_retries: MAX_RETRIES,
+            inbox: plan.inbox,
             classic: plan.classic,
             lease_ms: Some(1500),
             hold_max_ms: Some(if plan.parking { 400 } else { 60_000 }),
@@ -93,12 +95,14 @@ impl<'a> OrderedRun<'a> {
             disturbances,
             kills: 0,
             broker_kills: 0,
+            leaderless: 0,
             disturbed: 0,
             owner: None,
             killed: None,
             takeovers: Vec::new(),
             progress: Instant::now(),
             replayed: 0,
+            effects: Vec::new(),
             story,
         }
     }
@@ -110,8 +114,9 @@ impl<'a> OrderedRun<'a> {
     }
 
     fn play(&mut self) -> Result<Option<String>, String> {
+        let mut control = self.client(true)?;
         for _ in 0..self.plan.members {
-            self.crew.subscribe(&self.what)?;
+            self.join()?;
         }
         if self.plan.backlog {
             // It collects from here on.
@@ -150,10 +155,9 @@ impl<'a> OrderedRun<'a> {
                 }
             }
             for _ in 0..self.plan.members {
-                self.crew.subscribe(&self.what)?;
+                self.join()?;
             }
         }
-        let mut control = self.crew.client()?;
         self.progress = Instant::now();
         while let Some(disturbance) = self.disturbances.pop() {
             let pause = Duration::from_millis(self.rng.u64(400..1600));
@@ -170,11 +174,51 @@ impl<'a> OrderedRun<'a> {
         while (self.ledger.missing > 0 || !self.crew.publishers.is_empty()) && self.progress.elapsed() < STUCK {
             self.listen_for(Duration::from_millis(500))?;
             self.replay(&mut control)?;
+            if self.broker_kills > 0 && self.progress.elapsed() > ANSWER / 4 {
+                self.help_queues().map_err(|(Refused::Failed(why) | Refused::Skip(why))| why)?;
+            }
         }
         // Duplicates may come late.
         self.listen_for(Duration::from_secs(1))?;
+        if self.plan.inbox {
+            self.effects = self.committed(&mut control)?;
+            for member in std::mem::take(&mut self.crew.subscribers) {
+                member.client.finish(ANSWER)?;
+            }
+            control.ask(Command::Uninstall, ANSWER)?;
+        }
         control.finish(ANSWER)?;
         Ok(None)
+    }
+
+    /// Waits for the last commits. The effects in the order in which they were written.
+    fn committed(&mut self, control: &mut Client) -> Result<Vec<String>, String> {
+        self.progress = Instant::now();
+        loop {
+            let line = control.ask(Command::Effects, ANSWER)?;
+            let ids = line.rest.get("ids").and_then(|ids| ids.as_array()).into_iter().flatten();
+            let ids: Vec<_> = ids.filter_map(|id| id.as_str().map(str::to_owned)).collect();
+            if ids.len() as u64 >= self.ledger.confirmed || self.progress.elapsed() > STUCK {
+                return Ok(ids);
+            }
+            self.listen_for(Duration::from_millis(200))?;
+        }
+    }
+
+    /// A client, with the database if handlers have an inbox.
+    fn client(&mut self, install: bool) -> Result<Client, String> {
+        let mut client = self.crew.client()?;
+        if let Some(url) = &self.place.store {
+            let (url, table) = (url.clone(), self.what.name.replace('-', "_"));
+            client.ask(Command::Store { url, table, install }, ANSWER)?;
+        }
+        Ok(client)
+    }
+
+    /// One more member.
+    fn join(&mut self) -> Result<(), String> {
+        let client = self.client(false)?;
+        self.crew.subscribe_with(client, &self.what)
     }
 
     /// Puts dead heads back: those that are too young still die again.
@@ -239,74 +283,6 @@ impl<'a> OrderedRun<'a> {
         Ok(())
     }
 
-    /// The member that owns the subscription, most of the time; some other one else.
-    fn victim(&mut self) -> usize {
-        let owner = self.crew.subscribers.iter().position(|member| Some(member.client.number) == self.owner);
-        let any = self.rng.usize(..self.crew.subscribers.len());
-        owner.filter(|_| self.rng.u8(..8) > 0).unwrap_or(any)
-    }
-
-    fn disturb(&mut self, disturbance: Disturbance) -> Result<(), Refused> {
-        self.disturbed += 1;
-        match disturbance {
-            Disturbance::Kill => {
-                let victim = self.victim();
-                let mut dead = self.crew.subscribers.swap_remove(victim);
-                self.diary.note(format!("kills {}", dead.client.number));
-                dead.client.kill();
-                self.kills += 1;
-                // Where several own a part, whoever begins next need not be the one who took over.
-                if Some(dead.client.number) == self.owner && self.plan.one_owner(self.place) {
-                    self.killed = Some((Instant::now(), dead.client.number));
-                }
-                self.crew.subscribe(&self.what).map_err(Refused::Failed)
-            }
-            Disturbance::Freeze => {
-                let victim = self.victim();
-                let from = now_us();
-                self.crew.subscribers[victim].client.signal("STOP").map_err(Refused::Failed)?;
-                let listened = self.listen_for(FREEZE);
-                let client = &self.crew.subscribers[victim].client;
-                client.signal("CONT").map_err(Refused::Failed)?;
-                self.diary.frozen(client.number, from, now_us());
-                listened.map_err(Refused::Failed)
-            }
-            Disturbance::Cut => self.place.close_connections(),
-            Disturbance::Deploy => {
-                for _ in 0..self.crew.subscribers.len() {
-                    let old = self.crew.subscribers.remove(0);
-                    old.client.finish(ANSWER).map_err(Refused::Failed)?;
-                    self.crew.subscribe(&self.what).map_err(Refused::Failed)?;
-                    self.listen_for(Duration::from_millis(200)).map_err(Refused::Failed)?;
-                }
-                Ok(())
-            }
-            Disturbance::Scale(members) => {
-                while self.crew.subscribers.len() > members {
-                    let old = self.crew.subscribers.remove(0);
-                    old.client.finish(ANSWER).map_err(Refused::Failed)?;
-                }
-                while self.crew.subscribers.len() < members {
-                    self.crew.subscribe(&self.what).map_err(Refused::Failed)?;
-                }
-                // They have to find their shares before the next one strikes.
-                self.listen_for(Duration::from_secs(2)).map_err(Refused::Failed)
-            }
-            Disturbance::KillBroker => {
-                // RabbitMQ 4.0 brings a quorum queue that is seconds old back with no leader.
-                self.listen_for(DIRECTORY_SAVED).map_err(Refused::Failed)?;
-                self.place.restart_broker()?;
-                self.broker_kills += 1;
-                // The next one strikes when somebody has handled something again.
-                let back = Instant::now();
-                while self.progress < back && self.ledger.missing > 0 && back.elapsed() < STUCK {
-                    self.listen_for(Duration::from_millis(100)).map_err(Refused::Failed)?;
-                }
-                Ok(())
-            }
-        }
-    }
-
     fn report(mut self) -> Report {
         let missing = self.ledger.missing;
         let stuck = if missing > 0 { self.crew.stored(&self.what.name).min(missing) } else { 0 };
@@ -320,13 +296,20 @@ impl<'a> OrderedRun<'a> {
             self.diary.note(format!("missing: {}", self.ledger.examples_of_missing().join(" ")));
         }
         let found = self.diary.judge(MAX_RETRIES);
+        let behind_inbox = self.diary.judge_effects(&self.effects);
         self.takeovers.sort_unstable();
         let middle = self.takeovers.get(self.takeovers.len() / 2).map_or(0, Duration::as_millis);
         let longest = self.takeovers.last().map_or(0, Duration::as_millis);
+        let effects = if self.plan.inbox {
+            let (twice, late) = (behind_inbox.twice.len(), behind_inbox.disordered.len());
+            format!("; behind the inbox {} effects, {twice} twice, {late} out of order", self.effects.len())
+        } else {
+            String::new()
+        };
         let text = format!(
             "{} confirmed, {} lost, {stuck} stuck, {} first-occurrence violations, {} overlapping runs, {} attempts too \
-             many, {} duplicated, {} runs over a freeze, {} replayed; {} kills, {} of the broker, takeover {middle} ms \
-             (longest {longest} ms, of {})",
+             many, {} duplicated, {} runs over a freeze, {} replayed; {} kills, {} of the broker ({} queues helped to a \
+             leader), takeover {middle} ms (longest {longest} ms, of {}){effects}",
             self.ledger.confirmed,
             missing - stuck,
             found.violations.len(),
@@ -337,15 +320,23 @@ impl<'a> OrderedRun<'a> {
             self.replayed,
             self.kills,
             self.broker_kills,
+            self.leaderless,
             self.takeovers.len(),
         );
         let mut wrong = Vec::new();
         if missing > 0 && !self.plan.best_effort {
             wrong.push(format!("missing: {}", self.ledger.examples_of_missing().join(" ")));
         }
-        for (what, all) in
-            [("violations", &found.violations), ("overlaps", &found.overlaps), ("attempts", &found.attempts)]
-        {
+        if self.plan.inbox && (self.effects.len() as u64) < self.ledger.confirmed {
+            wrong.push(format!("only {} effects", self.effects.len()));
+        }
+        for (what, all) in [
+            ("violations", &found.violations),
+            ("overlaps", &found.overlaps),
+            ("attempts", &found.attempts),
+            ("effects twice", &behind_inbox.twice),
+            ("effects out of order", &behind_inbox.disordered),
+        ] {
             if !all.is_empty() {
                 wrong.push(format!("{what}: {}", all[..all.len().min(5)].join(" · ")));
             }
@@ -354,10 +345,12 @@ impl<'a> OrderedRun<'a> {
             wrong.push(format!("invented: {}", self.ledger.invented.join(" ")));
         }
         if !wrong.is_empty() {
-            wrong.push(match std::fs::write(&self.story, self.diary.story(&found)) {
-                Ok(()) => format!("the story of these keys: {}", self.story.display()),
-                Err(error) => format!("{}: {error}", self.story.display()),
-            });
+            wrong.push(
+                match std::fs::write(&self.story, self.diary.story(&found, &self.ledger.examples_of_missing())) {
+                    Ok(()) => format!("the story of these keys: {}", self.story.display()),
+                    Err(error) => format!("{}: {error}", self.story.display()),
+                },
+            );
         }
         let tally = Tally {
             events: self.ledger.confirmed,
@@ -367,8 +360,8 @@ impl<'a> OrderedRun<'a> {
             stuck: if self.plan.best_effort { 0 } else { stuck },
             invented: self.ledger.invented.len() as u64,
             duplicated: self.ledger.duplicated,
-            out_of_order: found.violations.len() as u64,
-            ..Tally::default()
+            out_of_order: (found.violations.len() + behind_inbox.disordered.len()) as u64,
+            effects_twice: behind_inbox.twice.len() as u64,
         };
         if let Err(error) = self.crew.dismiss(&[&self.what.name]) {
             wrong.push(error);

@@ -12,6 +12,10 @@ use crate::servers::{Refused, Server};
 
 const ALARM: &str = "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).";
 const NO_ALARM: &str = "rabbit_alarm:clear_alarm({resource_limit, memory, node()}).";
+/// Has every quorum queue without a leader elect one, or its process start; how many these were.
+const ELECT: &str = "length([begin catch rabbit_quorum_queue:recover(<<\"/\">>, [Q]), catch ra:trigger_election(Id) end
+    || Q <- rabbit_amqqueue:list(), amqqueue:is_quorum(Q), {N, _} = Id <- [amqqueue:get_pid(Q)],
+    ra_leaderboard:lookup_leader(N) =:= undefined]).";
 /// Of the file system that is filled.
 const SMALL: &str = "size=64m";
 
@@ -21,6 +25,8 @@ pub(crate) struct Place {
     vhost: Option<(Server, String)>,
     private: Option<(Rc<Servers>, &'static str)>,
     pub(crate) proxy: Option<Proxy>,
+    /// The database of handlers with an inbox.
+    pub(crate) store: Option<String>,
     pub(crate) clocks: Option<Clocks>,
     disk: Option<Disk>,
     _folder: tempfile::TempDir,
@@ -52,13 +58,19 @@ impl Place {
                 url
             }
         };
-        Ok(Self { url, vhost, private, proxy, clocks, disk, _folder: folder })
+        let store = case.with_inbox().then(|| servers.url("postgres")).transpose()?;
+        Ok(Self { url, vhost, private, proxy, store, clocks, disk, _folder: folder })
+    }
+
+    /// What lies between the clients and the broker.
+    pub(crate) fn proxy(&self) -> Result<&Proxy, Refused> {
+        self.proxy.as_ref().ok_or_else(|| Refused::Failed("there is no proxy".to_owned()))
     }
 
     /// Closes every client's connection to this place. Only where it is ours alone: others use the server too.
     pub(crate) fn close_connections(&self) -> Result<(), Refused> {
         if let Some((servers, name)) = &self.private {
-            return servers.ctl(name, &["close_all_connections", "fault rig"]);
+            return servers.ctl(name, &["close_all_connections", "fault rig"]).map(drop);
         }
         let (server, vhost) = self.vhost()?;
         server.ctl(&["close_all_connections", "-p", vhost, "fault rig"])
@@ -76,10 +88,17 @@ impl Place {
         servers.restart(name)
     }
 
+    /// Helps quorum queues that came back without a leader, as an operator would; how many.
+    pub(crate) fn elect_leaders(&self) -> Result<u64, Refused> {
+        let (servers, name) = self.private()?;
+        let said = servers.ctl(name, &["eval", ELECT])?;
+        said.trim().parse().map_err(|_| Refused::Failed(format!("{name}: {said}")))
+    }
+
     /// Has the broker believe that it has no memory left, or that it has again.
     pub(crate) fn alarm(&self, on: bool) -> Result<(), Refused> {
         let (servers, name) = self.private()?;
-        servers.ctl(name, &["eval", if on { ALARM } else { NO_ALARM }])
+        servers.ctl(name, &["eval", if on { ALARM } else { NO_ALARM }]).map(drop)
     }
 
     /// Takes all the room that is left on its disk, or gives it back.

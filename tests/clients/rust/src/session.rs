@@ -217,7 +217,8 @@ impl Session {
         let subscriptions: Vec<_> = all
             .map(|h| {
                 json!({"name": h.subscription, "connected": h.connected, "consuming": h.consuming, "in_flight": h.in_flight,
-                    "buffered": h.buffered, "recoveries": h.recoveries, "last_error": h.last_error})
+                    "buffered": h.buffered, "recoveries": h.recoveries, "last_error": h.last_error,
+                    "limited_by": h.limited_by, "order": h.order.map(|order| format!("{order:?}"))})
             })
             .collect();
         json!({ "subscriptions": subscriptions })

@@ -40,7 +40,13 @@ impl Store {
         };
         if install {
             store.outbox.install().await?;
-            let effects = format!("CREATE TABLE {}_fx (id VARCHAR(200) NOT NULL)", store.table);
+            // Numbered in the order in which they take place.
+            let number = match store.dialect {
+                Dialect::MySql => "BIGINT AUTO_INCREMENT PRIMARY KEY",
+                Dialect::Sqlite => "INTEGER PRIMARY KEY",
+                _ => "BIGSERIAL PRIMARY KEY",
+            };
+            let effects = format!("CREATE TABLE {}_fx (n {number}, id VARCHAR(200) NOT NULL)", store.table);
             store.script(&format!("{};\n{effects}", store.inbox.schema())).await.map_err(database)?;
         }
         Ok(store)
@@ -72,13 +78,13 @@ impl Store {
 
     /// What a handler does to the world.
     pub(crate) async fn effect(&self, transaction: &Connection, id: &str) -> Result<(), BoxError> {
-        let sql = format!("INSERT INTO {}_fx VALUES ('{}')", self.table, id.replace('\'', "''"));
+        let sql = format!("INSERT INTO {}_fx (id) VALUES ('{}')", self.table, id.replace('\'', "''"));
         transaction.sql(&sql).await
     }
 
     /// The ids of all effects.
     pub(crate) async fn effects(&self) -> Result<Vec<String>> {
-        self.read(&format!("SELECT id FROM {}_fx", self.table)).await.map_err(database)
+        self.read(&format!("SELECT id FROM {}_fx ORDER BY n", self.table)).await.map_err(database)
     }
 
     /// The texts that a query finds.

@@ -40,6 +40,14 @@ pub(crate) struct Findings {
     pub(crate) frozen: usize,
 }
 
+/// What is wrong about effects behind an inbox.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) twice: Vec<String>,
+    /// Behind the effect of a later event of the key.
+    pub(crate) disordered: Vec<String>,
+}
+
 /// The time in microseconds since the epoch.
 pub(crate) fn now_us() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -52,6 +60,11 @@ fn number(line: &Map<String, Value>, field: &str) -> u64 {
 
 fn key(line: &Map<String, Value>) -> Option<&str> {
     line.get("key").and_then(Value::as_str).filter(|key| !key.is_empty())
+}
+
+/// The number of the event with this id.
+fn number_of(id: &str) -> Option<u64> {
+    id.rsplit('.').next()?.parse().ok()
 }
 
 fn time(line: &Map<String, Value>) -> i64 {
@@ -83,10 +96,13 @@ impl Diary {
         self.notes.push((now_us(), what));
     }
 
-    /// Everything that happened to the keys of which something is wrong, in the order of time.
-    pub(crate) fn story(&self, found: &Findings) -> String {
+    /// Everything that happened to the keys of which something is wrong or missing, in the order of time.
+    pub(crate) fn story(&self, found: &Findings, missing: &[String]) -> String {
         let wrong = found.violations.iter().chain(&found.overlaps).chain(&found.attempts);
-        let keys: BTreeSet<&str> = wrong.filter_map(|text| text.split([':', '/']).next()).collect();
+        let mut keys: BTreeSet<&str> = wrong.filter_map(|text| text.split([':', '/']).next()).collect();
+        let missing: BTreeSet<_> = missing.iter().filter_map(|id| number_of(id)).collect();
+        let begun = self.keys.iter().filter(|(_, runs)| runs.iter().any(|run| missing.contains(&run.seq)));
+        keys.extend(begun.map(|(key, _)| key.as_str()));
         let mut lines: Vec<(i64, String)> = self.notes.clone();
         for (key, run) in
             keys.iter().flat_map(|key| self.keys.get(*key).into_iter().flatten().map(move |run| (key, run)))
@@ -123,6 +139,23 @@ impl Diary {
             self.one_at_a_time(key, &runs, &mut found);
         }
         found
+    }
+
+    /// What is wrong about effects of events, by their ids, in the order in which they took place.
+    pub(crate) fn judge_effects(&self, ids: &[String]) -> Effects {
+        let keys: HashMap<u64, &str> =
+            self.keys.iter().flat_map(|(key, runs)| runs.iter().map(move |run| (run.seq, key.as_str()))).collect();
+        let (mut wrong, mut seen, mut newest) = (Effects::default(), BTreeSet::new(), HashMap::new());
+        for (id, seq) in ids.iter().filter_map(|id| Some((id, number_of(id)?))) {
+            if !seen.insert(seq) {
+                wrong.twice.push(id.clone());
+            } else if let Some(key) = keys.get(&seq)
+                && newest.insert(*key, seq).is_some_and(|before| before > seq)
+            {
+                wrong.disordered.push(format!("{key}: {seq}"));
+            }
+        }
+        wrong
     }
 
     fn one_at_a_time(&self, key: &str, runs: &[Run], found: &mut Findings) {
@@ -205,6 +238,19 @@ mod tests {
         }
         let found = diary.judge(3);
         assert!(found.violations.is_empty() && found.overlaps.is_empty());
+    }
+
+    #[test]
+    fn effects_take_place_once_and_in_order() {
+        let mut diary = Diary::default();
+        for seq in 1..6 {
+            run(&mut diary, 1, seq, 0, (10, 15));
+        }
+        let ids = |seqs: &[u64]| seqs.iter().map(|seq| format!("x.{seq}")).collect::<Vec<_>>();
+        let right = diary.judge_effects(&ids(&[1, 2, 3, 4, 5]));
+        assert_eq!((right.twice.len(), right.disordered.len()), (0, 0));
+        let wrong = diary.judge_effects(&ids(&[1, 3, 2, 3, 4]));
+        assert_eq!((wrong.twice.len(), wrong.disordered.len()), (1, 1));
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub(crate) enum Disturbance {
     Freeze,
     /// The broker closes all connections.
     Cut,
+    /// The proxy resets every connection in the middle of a frame.
+    Reset,
+    /// The proxy passes nothing on for longer than the heartbeat, and tells nobody.
+    Silence,
     /// All members are replaced, one after the other.
     Deploy,
     /// So many members from here on.
@@ -40,6 +44,10 @@ pub(crate) struct Plan {
     pub(crate) parking: bool,
     /// On a broker that only this rig uses.
     pub(crate) private: bool,
+    /// Through a proxy.
+    pub(crate) proxied: bool,
+    /// Effects take place in a database, behind an inbox.
+    pub(crate) inbox: bool,
     /// What is lost is reported and does not fail the case.
     pub(crate) best_effort: bool,
 }
@@ -56,13 +64,15 @@ impl Plan {
             classic: false,
             parking: true,
             private: false,
+            proxied: false,
+            inbox: false,
             best_effort: false,
         }
     }
 
     /// The plans of a profile for one server, with their names. Where the keys are given, SQLite has all of their events.
     pub(crate) fn all(server: &Server, long: bool, events: u64, keyed: bool) -> Vec<(&'static str, Self)> {
-        use Disturbance::{Cut, Deploy, Freeze, Kill, KillBroker, Scale};
+        use Disturbance::{Cut, Deploy, Freeze, Kill, KillBroker, Reset, Scale, Silence};
         let mixed = |kills: usize, others: &[Disturbance], times: usize| {
             let mut all = vec![Kill; kills];
             all.extend(others.iter().copied().cycle().take(others.len() * times));
@@ -91,13 +101,17 @@ impl Plan {
             all.push(("ordered-partitions", divided.clone()));
         }
         if long {
+            all.push(("ordered-freeze", Self::new(vec![Freeze; 10], count)));
+            let lines = Self { proxied: true, ..Self::new(mixed(10, &[Reset, Silence, Reset], 6), count) };
+            all.push(("ordered-lines", lines));
+            let inbox = Self { inbox: true, ..Self::new(mixed(20, &[Freeze, Cut], 2), count) };
+            all.push(("ordered-inbox", inbox));
             all.push(("ordered-partitions-classic", Self { classic: true, ..divided.clone() }));
             let scaled = Self { shuffled: false, members: 1, ..Self::new(scaling(4), count) };
             all.push(("ordered-scale", scaled.clone()));
             all.push(("ordered-partitions-scale", Self { partitions: 8, ..scaled }));
         }
-        // RabbitMQ 4.0 brings a quorum queue that is seconds old back with no leader, as the queue of a parked key may be.
-        let killed = Self { private: true, parking: first, ..Self::new(vec![KillBroker; 5], count.min(6000)) };
+        let killed = Self { private: true, ..Self::new(vec![KillBroker; 5], count.min(6000)) };
         if long {
             all.push(("ordered-kill-broker", killed.clone()));
         }
@@ -110,10 +124,7 @@ impl Plan {
         }
         if long {
             all.push(("ordered-partitions-kill-broker", Self { partitions: 8, ..killed.clone() }));
-            all.push((
-                "ordered-classic-kill-broker",
-                Self { classic: true, best_effort: true, parking: true, ..killed },
-            ));
+            all.push(("ordered-classic-kill-broker", Self { classic: true, best_effort: true, ..killed }));
             all.push(("ordered-partitions-backlog", Self { partitions: 8, ..backlog }));
         }
         all

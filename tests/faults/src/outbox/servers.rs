@@ -57,10 +57,10 @@ impl Servers {
         self.url(name).map(|url| with_heartbeat(&url))
     }
 
-    /// `rabbitmqctl` and the like.
-    pub(crate) fn ctl(&self, name: &str, arguments: &[&str]) -> Result<(), Refused> {
+    /// `rabbitmqctl` and the like; what it wrote.
+    pub(crate) fn ctl(&self, name: &str, arguments: &[&str]) -> Result<String, Refused> {
         let environment = self.started()?.environment.clone();
-        services(Command::new(&self.program).args(["ctl", name]).args(arguments).envs(environment)).map(drop)
+        services(Command::new(&self.program).args(["ctl", name]).args(arguments).envs(environment))
     }
 
     /// The URL of a server.

@@ -63,7 +63,7 @@ impl Run<'_> {
     }
 
     fn disturb_lines(&mut self, fault: Fault) -> Result<(), Refused> {
-        let proxy = self.place.proxy.as_ref().ok_or_else(|| Refused::Failed("there is no proxy".to_owned()))?;
+        let proxy = self.place.proxy()?;
         let (weather, time) = match fault {
             Fault::Delay => (Weather::Slow(Duration::from_millis(self.rng.u64(50..400))), SPELL),
             Fault::Halve => (proxy.half(), SPELL),
