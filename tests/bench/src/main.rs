@@ -25,6 +25,7 @@ mod routing;
 mod sqlite_consume;
 mod sqlite_peer;
 mod sqlite_publish;
+mod takeover;
 mod targets;
 mod versions;
 
@@ -108,6 +109,9 @@ fn run(options: &Options, results: &mut Results) -> Result<(), BoxError> {
                 if options.wants(&format!("{} ordered {name}", server.name)) {
                     ordered::amqp(options, results, &server, kind).await?;
                 }
+            }
+            if options.wants(&format!("{} takeover", server.name)) {
+                takeover::run(options, results, &server)?;
             }
             if options.wants(&format!("{} outbox", server.name)) {
                 outbox::run(options, results, &server).await?;
