@@ -87,6 +87,7 @@ async fn peer(args: &[String]) {
                     results.iter().map(|r| r.as_ref().map_or_else(tidings::Error::code, |()| "ok")).collect();
                 println!("> {}", codes.join(" "));
             }
+            "begin" => println!("> {}", source.may_begin(held[0].token)),
             "publish" => {
                 let batch = rest.split(' ').map(|n| message("a", n.parse().unwrap())).collect();
                 let results = transport.publish(batch).await;
@@ -216,10 +217,12 @@ async fn a_key_goes_on_with_a_process_that_was_frozen_past_its_lease() {
     let mut peer = Peer::start(&folder, lease, true);
     publish(&transport, vec![keyed("a", 1, Some("k"))]).await;
     assert_eq!(peer.ask("next 1"), "id-1");
+    assert_eq!(peer.ask("begin"), "true");
     peer.signal("-STOP");
     ack(&source, &collect(&source, 1).await).await;
     source.close().await;
     peer.signal("-CONT");
+    assert_eq!(peer.ask("begin"), "false", "another process may be at it");
     assert_eq!(peer.ask("ack"), "STALE_DELIVERY");
     publish(&transport, vec![keyed("a", 2, Some("k"))]).await;
     assert_eq!(peer.ask("next 1"), "id-2");

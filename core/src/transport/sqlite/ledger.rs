@@ -26,12 +26,17 @@ pub(super) struct Owner {
     pub(super) until: i64,
 }
 
+/// The lease of a source, for who cannot wait for the writer thread.
+pub(super) type Lease = Arc<Mutex<Option<Owner>>>;
+
 /// A source as the writer thread knows it.
 pub(super) struct SourceState {
     pub(super) client: u64,
     pub(super) spec: Arc<SubscriptionSpec>,
     pub(super) subscription: i64,
     pub(super) owner: Option<Owner>,
+    /// The same.
+    shown: Lease,
     held: HashMap<i64, Held>,
     keys: HashMap<Arc<str>, u32>,
     /// Fetching.
@@ -51,12 +56,14 @@ impl SourceState {
         spec: Arc<SubscriptionSpec>,
         subscription: i64,
         health: Arc<Mutex<SourceHealth>>,
+        shown: Lease,
     ) -> Self {
         Self {
             client,
             spec,
             subscription,
             owner: None,
+            shown,
             held: HashMap::new(),
             keys: HashMap::new(),
             flowing: true,
@@ -89,6 +96,11 @@ impl SourceState {
     /// Deliveries of `key` that are held.
     pub(super) fn held_of(&self, key: &str) -> u32 {
         self.keys.get(key).copied().unwrap_or(0)
+    }
+
+    fn own(&mut self, owner: Option<Owner>) {
+        self.owner = owner;
+        *self.shown.lock() = owner;
     }
 
     fn add(&mut self, event: i64, held: Held) {
@@ -174,7 +186,7 @@ impl Ledger {
     pub(super) fn set_owner(&mut self, source: u64, owner: Option<Owner>) {
         if let Some(state) = self.sources.get_mut(&source) {
             self.undo.push(Undo::Owner(source, state.owner));
-            state.owner = owner;
+            state.own(owner);
         }
     }
 
@@ -208,7 +220,7 @@ impl Ledger {
                 }
                 Undo::Owner(id, owner) => {
                     if let Some(source) = self.sources.get_mut(&id) {
-                        source.owner = owner;
+                        source.own(owner);
                     }
                 }
                 Undo::Lost(id, held, keys) => {

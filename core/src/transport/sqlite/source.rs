@@ -1,16 +1,17 @@
 //! The consuming side: a source asks the writer thread and holds nothing itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::client::Client;
+use super::clock::Clock;
 use super::error::Step;
 use super::settle::{Verdict, settle};
 use super::tx::Tx;
-use super::{admin, bindings::Bindings, ledger::SourceState, ordered, owner};
+use super::{admin, bindings::Bindings, ledger, ledger::SourceState, ordered, owner};
 use crate::transport::{Incoming, Settlement, Source, SourceHealth, SubscriptionSpec, Token};
 use crate::{ErrorKind, Result};
 
@@ -20,6 +21,8 @@ pub(super) struct SqliteSource {
     id: u64,
     health: Arc<Mutex<SourceHealth>>,
     closed: AtomicBool,
+    lease: ledger::Lease,
+    clock: OnceLock<Clock>,
     /// Of an ordered one: what waits is being looked up.
     looking: Option<Arc<AtomicBool>>,
 }
@@ -31,18 +34,30 @@ impl SqliteSource {
         let (id, client_id, spec) = (store.id(), client.id, Arc::new(spec));
         let health = Arc::new(Mutex::new(SourceHealth { connected: true, consuming: true, ..SourceHealth::default() }));
         let looking = spec.ordered.map(|_| Arc::default());
-        let source = Self { client, id, health: health.clone(), closed: AtomicBool::new(false), looking };
-        store
+        let lease = ledger::Lease::default();
+        let source = Self {
+            client,
+            id,
+            health: health.clone(),
+            closed: AtomicBool::new(false),
+            lease: lease.clone(),
+            clock: OnceLock::new(),
+            looking,
+        };
+        let clock = store
             .call(0, move |tx| {
                 let subscription = admin::declare(tx, &spec)?;
                 if spec.ordered.is_some() {
                     health.lock().order = Some(ordered::state(tx.conn, subscription, tx.now)?);
                 }
                 Bindings::reload(tx)?;
-                tx.state.ledger.add(id, SourceState::new(client_id, spec.clone(), subscription, health.clone()));
-                Ok(())
+                tx.state
+                    .ledger
+                    .add(id, SourceState::new(client_id, spec.clone(), subscription, health.clone(), lease.clone()));
+                Ok(tx.clock)
             })
             .await?;
+        source.clock.get_or_init(|| clock);
         Ok(source)
     }
 
@@ -102,6 +117,13 @@ impl Source for SqliteSource {
             self.client.store()?.call(size, move |tx: &mut Tx<'_>| settle(tx, id, &verdicts)).await
         };
         settled.await.unwrap_or_else(|error| (0..count).map(|_| Err(error.duplicate())).collect())
+    }
+
+    /// A process that was frozen may find others at work on what it holds.
+    fn may_begin(&self, token: Token) -> bool {
+        let Some(clock) = self.clock.get() else { return false };
+        let now = clock.now();
+        self.lease.lock().is_some_and(|owner| owner.id.cast_unsigned() == token.generation && now < owner.until)
     }
 
     async fn set_flow(&self, open: bool) -> Result<()> {
