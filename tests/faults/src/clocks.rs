@@ -32,15 +32,10 @@ impl Clocks {
 
     /// Has a program that is about to start take its time from here.
     pub(crate) fn wind(&self, program: &mut Command, number: usize) -> std::io::Result<()> {
-        program.envs(self.environment(number)?);
-        Ok(())
-    }
-
-    /// What has programs take their time from here; it is the true one to begin with.
-    pub(crate) fn environment(&self, number: usize) -> std::io::Result<[(&'static str, String); 2]> {
         let file = self.file(number);
         std::fs::write(&file, 0i64.to_ne_bytes())?;
-        Ok([("LD_PRELOAD", self.library.display().to_string()), ("TIDINGS_CLOCK", file.display().to_string())])
+        program.env("LD_PRELOAD", &self.library).env("TIDINGS_CLOCK", file);
+        Ok(())
     }
 
     /// Sets a process's clock to so many seconds beside the true time.

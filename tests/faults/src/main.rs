@@ -51,7 +51,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let rig = Rig { options: &options, client, servers: Rc::new(Servers::new(&options.services, options.long)) };
+    let rig = Rig { options: &options, client, servers: Rc::new(Servers::new(&options.services)) };
     let mut score = Score::default();
     let (events, seed) = (options.events, options.seed);
     if let Some(minutes) = options.minutes {

@@ -95,9 +95,6 @@ impl<'a> OutboxRun<'a> {
         for name in plan.database.server().into_iter().chain(["rabbitmq3"]) {
             servers.may_disturb(name)?;
         }
-        if plan.blows.contains(&Blow::StepDatabaseClock) {
-            servers.set_clock(0)?;
-        }
         let mut rng = Rng::with_seed(seed);
         let mut blows = plan.blows.clone();
         rng.shuffle(&mut blows);
@@ -355,9 +352,6 @@ impl<'a> OutboxRun<'a> {
     }
 
     fn dismiss(mut self) -> Result<(), String> {
-        if self.struck.iter().any(|(_, blow)| *blow == Blow::StepDatabaseClock) {
-            strike::said(self.servers.set_clock(0))?;
-        }
         for relay in std::mem::take(&mut self.relays) {
             relay.finish(ANSWER)?;
         }

@@ -45,16 +45,9 @@ pub(crate) enum Blow {
     KillBroker,
     /// The wall clocks of a writer, a relay and a process with handlers are set, each to an hour before or after the time.
     StepClock,
-    /// The clock of the database server is set to an hour before or after the time.
-    StepDatabaseClock,
 }
 
 impl Blow {
-    /// Only a server can be struck so.
-    const fn needs_server(self) -> bool {
-        matches!(self, Self::KillDatabase | Self::StepDatabaseClock)
-    }
-
     /// Behind it, no more arrives twice than one relay had on its way.
     pub(super) const fn is_bounded(self) -> bool {
         !matches!(self, Self::KillDatabase | Self::KillBroker)
@@ -73,12 +66,11 @@ impl Plan {
     pub(crate) fn all(long: bool) -> Vec<(String, Self)> {
         use Blow::{
             FreezeRelay, KillBeforeCommit, KillBroker, KillDatabase, KillHandler, KillRelay, KillWriter, StepClock,
-            StepDatabaseClock,
         };
         let mut all = Vec::new();
         for database in [Database::Postgres, Database::MariaDb, Database::Sqlite] {
             let mut add = |name: &str, blows: &[(Blow, usize)]| {
-                let possible = blows.iter().filter(|(blow, _)| !blow.needs_server() || database.server().is_some());
+                let possible = blows.iter().filter(|(blow, _)| *blow != KillDatabase || database.server().is_some());
                 let blows: Vec<_> = possible.flat_map(|(blow, times)| vec![*blow; *times]).collect();
                 if !blows.is_empty() {
                     all.push((format!("{}/{name}", database.name()), Self { database, blows }));
@@ -92,9 +84,6 @@ impl Plan {
                 add("kill-database", &[(KillDatabase, 4)]);
                 add("kill-broker", &[(KillBroker, 4)]);
                 add("clock-step", &[(StepClock, 10)]);
-                if database == Database::Postgres {
-                    add("database-clock-step", &[(StepDatabaseClock, 6), (KillRelay, 2)]);
-                }
             }
             if long {
                 add(

@@ -9,12 +9,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::clocks::Clocks;
 use crate::servers::{Refused, as_user, canary, services, with_heartbeat};
 
 const BROKER: &str = "rabbitmq3";
-/// The number of the clock that the databases have.
-const CLOCK: usize = 0;
 /// What is started, and the variable that has its URL.
 const NAMES: [(&str, &str); 4] =
     [(BROKER, "AMQP_URL"), ("rabbitmq4", "AMQP4_URL"), ("postgres", "DATABASE_URL"), ("mariadb", "MYSQL_URL")];
@@ -24,7 +21,6 @@ const KEEPER: &str = r#"cat >/dev/null; "$0" down >/dev/null; rm -rf "$TIDINGS_S
 /// The servers, started when they are first asked for.
 pub(crate) struct Servers {
     program: PathBuf,
-    clocked: bool,
     started: OnceCell<Result<Started, String>>,
 }
 
@@ -37,14 +33,12 @@ struct Started {
     folder: Option<PathBuf>,
     secret: String,
     urls: HashMap<&'static str, String>,
-    clocks: Option<Clocks>,
     keeper: Option<Child>,
 }
 
 impl Servers {
-    /// `clocked`: the databases' clocks can be set.
-    pub(crate) fn new(program: &Path, clocked: bool) -> Self {
-        Self { program: program.to_owned(), clocked, started: OnceCell::new() }
+    pub(crate) fn new(program: &Path) -> Self {
+        Self { program: program.to_owned(), started: OnceCell::new() }
     }
 
     /// The broker's URL.
@@ -92,20 +86,13 @@ impl Servers {
         self.control("start", name)
     }
 
-    /// Sets the clocks of the databases to so many seconds beside the true time.
-    pub(crate) fn set_clock(&self, seconds: i64) -> Result<(), Refused> {
-        let clocks = self.started()?.clocks.as_ref();
-        let clocks = clocks.ok_or_else(|| Refused::Skip("the clocks of these servers cannot be set".to_owned()))?;
-        clocks.set(CLOCK, seconds).map_err(|e| Refused::Failed(e.to_string()))
-    }
-
     fn control(&self, verb: &str, name: &str) -> Result<(), Refused> {
         let environment = self.started()?.environment.clone();
         services(Command::new(&self.program).args([verb, name]).envs(environment)).map(drop)
     }
 
     fn started(&self) -> Result<&Started, Refused> {
-        let started = self.started.get_or_init(|| match start(&self.program, self.clocked) {
+        let started = self.started.get_or_init(|| match start(&self.program) {
             Ok(started) if started.urls.contains_key(BROKER) => Ok(started),
             Ok(_) => Ok(shared()),
             Err(Refused::Skip(why) | Refused::Failed(why)) => Err(why),
@@ -126,7 +113,7 @@ impl Drop for Started {
 }
 
 /// Starts servers of our own, as far as their programs are installed.
-fn start(program: &Path, clocked: bool) -> Result<Started, Refused> {
+fn start(program: &Path) -> Result<Started, Refused> {
     let failed = |error: std::io::Error| Refused::Failed(error.to_string());
     // Not in a folder of root's: PostgreSQL and MariaDB run as somebody else then.
     let folder = tempfile::Builder::new()
@@ -137,19 +124,14 @@ fn start(program: &Path, clocked: bool) -> Result<Started, Refused> {
     let ports: Vec<_> =
         NAMES.iter().map(|(name, _)| Ok(format!("{name}={}", port()?))).collect::<Result<_, Refused>>()?;
     let folder = folder.keep();
-    let mut environment =
+    let environment =
         vec![("TIDINGS_SERVICES_DIR", folder.display().to_string()), ("TIDINGS_SERVICES_PORTS", ports.join(" "))];
-    // Where none can be made, cases that need them are skipped.
-    let clocks = if clocked { Clocks::new(&folder).ok() } else { None };
-    if let Some(clocks) = &clocks {
-        environment.extend(clocks.environment(CLOCK).map_err(failed)?);
-    }
     let mut keeper = Command::new("sh");
     keeper.arg("-c").arg(KEEPER).arg(program).envs(environment.clone()).stdin(Stdio::piped()).process_group(0);
     let keeper = Some(keeper.spawn().map_err(failed)?);
     let (secret, urls) = (canary(), HashMap::new());
     let folder = Some(folder);
-    let mut started = Started { environment: environment.clone(), folder, secret, urls, clocks, keeper };
+    let mut started = Started { environment: environment.clone(), folder, secret, urls, keeper };
     services(Command::new(program).arg("up").envs(environment.clone()))?;
     let exports = services(Command::new(program).arg("env").envs(environment))?;
     for (name, variable) in NAMES {
@@ -187,7 +169,7 @@ fn holding(text: &str, folders: impl Iterator<Item = PathBuf>) -> Result<Vec<Str
 fn shared() -> Started {
     let urls = NAMES.iter().filter_map(|(name, variable)| Some((*name, std::env::var(variable).ok()?)));
     let (environment, secret, urls) = (Vec::new(), String::new(), urls.collect());
-    Started { environment, folder: None, secret, urls, clocks: None, keeper: None }
+    Started { environment, folder: None, secret, urls, keeper: None }
 }
 
 /// A free port. RabbitMQ takes those 10,000 and 20,000 above it for itself.

@@ -43,10 +43,6 @@ impl OutboxRun<'_> {
             Blow::KillDatabase => said(self.servers.restart(self.database.name()))?,
             Blow::KillBroker => said(self.servers.restart_broker())?,
             Blow::StepClock => self.step_clocks()?,
-            Blow::StepDatabaseClock => {
-                let step = if self.rng.bool() { HOUR } else { -HOUR };
-                said(self.servers.set_clock(step))?;
-            }
         }
         (self.healed, self.progress) = (Some(Instant::now()), Instant::now());
         Ok(())
@@ -111,6 +107,6 @@ impl OutboxRun<'_> {
     }
 }
 
-pub(super) fn said(done: Result<(), Refused>) -> Result<(), String> {
+fn said(done: Result<(), Refused>) -> Result<(), String> {
     done.map_err(|(Refused::Failed(why) | Refused::Skip(why))| why)
 }
