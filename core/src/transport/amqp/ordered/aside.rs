@@ -16,7 +16,7 @@ use super::super::headers::name_of;
 use super::super::source::close_channel;
 use super::super::topology::Declarer;
 use super::event::{Event, MARKER};
-use super::keys::{Key, KeyId, Stage};
+use super::key::{Key, KeyId, Stage};
 use super::owner::{Owner, confirmed, gone};
 use crate::transport::QueueType;
 use crate::{Error, ErrorKind, Result};

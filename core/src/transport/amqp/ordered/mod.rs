@@ -11,8 +11,8 @@
 //! With partitions a `splitter` consumes `<name>` and passes each event on to `<name>-p<i>`, by its key. Each of those has a
 //! journal and an owner of its own; `balance` spreads them over the processes, `layout` knows how many there are.
 //!
-//! `member` joins, stands by, loads the journal and hands over; `owner` is the loop of the one that owns; `keys` says
-//! whose turn it is; `journal` keeps the records; `settling` and `parking` write down what becomes of a head;
+//! `member` joins, stands by, loads the journal and hands over; `owner` is the loop of the one that owns; `key` is one
+//! of the keys, `keys` says whose turn it is; `journal` keeps the records; `settling` and `parking` write down what becomes of a head;
 //! `aside` keeps a key waiting whose queue does not answer; `copied` keeps what a young queue has only been told.
 
 mod aside;
@@ -22,6 +22,7 @@ mod copied;
 mod declaring;
 mod event;
 mod journal;
+mod key;
 mod keys;
 mod layout;
 mod member;

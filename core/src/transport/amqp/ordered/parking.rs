@@ -22,7 +22,7 @@ use super::consumer::{Deliveries, Kept};
 use super::copied::Copied;
 use super::event::{Event, Item, marker};
 use super::journal::{Action, Record, Waits};
-use super::keys::{Head, Key, KeyId, Parked, Stage};
+use super::key::{Head, Key, KeyId, Parked, Stage};
 use super::names::key_queue;
 use super::owner::{Owner, confirmed, gone, lost};
 use super::settling::{Answer, tell};

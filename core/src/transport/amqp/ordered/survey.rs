@@ -17,7 +17,7 @@ use super::super::source::close_channel;
 use super::super::topology::Declarer;
 use super::consumer::{Deliveries, Kept};
 use super::journal::{Action, Entry, Record, Waits};
-use super::keys::KeyId;
+use super::key::KeyId;
 use super::names::{self, key_queue};
 use super::owner::{Owner, read};
 use crate::event::{Headers, Timestamp};
