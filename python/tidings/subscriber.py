@@ -309,8 +309,8 @@ class Subscriber(Subscriptions):
         Keys: `subscription`, `connected`, `consuming` (the broker knows a live consumer), `paused`, `draining`,
         `in_flight`, `buffered`, `recoveries`, `last_error`, `limited_by` (what holds it back: "prefetch", "suspect" or
         "max_parked"), `order` (ordered subscriptions: `owners`, `waiting_keys`, `parked_keys`, `dead_keys`,
-        `oldest_waiting_seconds`; on RabbitMQ of what this process owns, on a file of the whole subscription, as it was when
-        it was last asked for).
+        `oldest_waiting_seconds`; on RabbitMQ of what this process owns, on a file of the whole subscription, as it was
+        when it was last asked for).
         """
         consumption = self._consumption
         return [one.health() for one in list(consumption.deliveries)] if consumption is not None else []
