@@ -95,13 +95,13 @@ pub(crate) async fn sqlite(options: &Options, results: &mut Results) -> Result<(
     let events = options.events(40_000.0) / BATCH * BATCH;
     let mut contenders = vec![
         Contender::new("tidings, uniform", true, || claim(Load::Uniform, events)),
-        Contender::new("tidings, zipf", true, || claim(Load::Zipf, events)),
-        Contender::new("tidings, zipf, top key blocked", true, || claim(Load::ZipfBlocked, events)),
+        Contender::new("tidings, skewed", true, || claim(Load::Zipf, events)),
+        Contender::new("tidings, top key blocked", true, || claim(Load::ZipfBlocked, events)),
         Contender::new("tidings, heap of a blocked key", true, || claim(Load::Heap, events)),
         Contender::new("not ordered", false, || unordered(events)),
     ];
     alternate(options, &mut contenders).await?;
-    let pairs = ["tidings, uniform", "tidings, zipf", "tidings, zipf, top", "tidings, heap"]
+    let pairs = ["tidings, uniform", "tidings, skewed", "tidings, top", "tidings, heap"]
         .map(|of| (of, "not ordered", None));
     results.against("sqlite ordered, 10,000 keys", &contenders, &pairs);
     Ok(())
