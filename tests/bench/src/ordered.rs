@@ -101,8 +101,8 @@ pub(crate) async fn sqlite(options: &Options, results: &mut Results) -> Result<(
         Contender::new("not ordered", false, || unordered(events)),
     ];
     alternate(options, &mut contenders).await?;
-    let pairs = ["tidings, uniform", "tidings, skewed", "tidings, top", "tidings, heap"]
-        .map(|of| (of, "not ordered", None));
+    let pairs =
+        ["tidings, uniform", "tidings, skewed", "tidings, top", "tidings, heap"].map(|of| (of, "not ordered", None));
     results.against("sqlite ordered, 10,000 keys", &contenders, &pairs);
     Ok(())
 }
