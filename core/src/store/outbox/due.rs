@@ -54,7 +54,7 @@ impl SqlStore {
         for (state, what, order) in
             [(SCHEDULED, "available_at", first), (RETRYING, "available_at", first), (RETRYING, "processed_at", last)]
         {
-            let one = format!("(SELECT {what} FROM {} WHERE state = {state} AND available_at IS NOT NULL", self.outbox);
+            let one = format!("(SELECT {what} FROM {} WHERE state = {state} AND {what} IS NOT NULL", self.outbox);
             sql = Self::of_parts(sql.sql(&one), parts);
             sql.push(&format!(" ORDER BY {order}) - {now}, "));
         }
